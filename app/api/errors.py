@@ -1,0 +1,80 @@
+"""The one place where what went wrong becomes HTTP: ``{"error": {"code", "message", "param", …}}``, whatever it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.core.errors import InvalidInput, NotReady, Problem, SelfspecError
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5
+
+
+class ErrorResponse(JSONResponse):
+    """JSON in ASCII: a message may quote text that UTF-8 cannot carry."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
+def install(app: FastAPI) -> None:
+    """Let ``app`` answer every exception with an error body."""
+    app.add_exception_handler(SelfspecError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def error_response(error: SelfspecError) -> ErrorResponse:
+    """The answer for an error of the tree; 503 says when to ask again."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, NotReady) else None
+    return ErrorResponse({"error": error.to_dict()}, status_code=error.status, headers=headers)
+
+
+async def _known(request: Request, error: Exception) -> ErrorResponse:
+    assert isinstance(error, SelfspecError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, NotReady):
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_response(error)
+
+
+async def _invalid(request: Request, error: Exception) -> ErrorResponse:
+    assert isinstance(error, RequestValidationError)
+    return error_response(InvalidInput([_problem(fault) for fault in error.errors()]))
+
+
+def _problem(fault: dict[str, Any]) -> Problem:
+    """FastAPI's fault in our words: its ``loc`` starts with body, query, path or header."""
+    source, *where = (str(part) for part in fault["loc"])
+    if fault["type"] == "json_invalid":
+        return Problem("json", f"broken JSON: {fault['ctx']['error']} (at character {where[0]})", source=source)
+    reason = {"missing": "is missing", "extra_forbidden": "unknown key"}.get(fault["type"], fault["msg"])
+    return Problem(".".join(where) or source, reason, source=source)
+
+
+async def _http(request: Request, error: Exception) -> ErrorResponse:
+    """What the framework refuses itself: no such path, no such method, an unusable multipart body."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    message = {
+        HTTPStatus.NOT_FOUND: f"there is no {request.url.path}; see /docs for what there is",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not answer {request.method}; see /docs",
+    }.get(status, str(error.detail))
+    code = status.phrase.lower().replace(" ", "_")
+    body = {"error": {"code": code, "message": message, "param": None}}
+    return ErrorResponse(body, status_code=status, headers=error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> ErrorResponse:
+    """A bug: the log has the traceback, the caller gets none of it."""
+    log.error("%s %s raised", request.method, request.url.path, exc_info=error)
+    return error_response(SelfspecError("something went wrong inside the service; its log says what"))

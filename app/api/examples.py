@@ -1,0 +1,178 @@
+"""The worked examples of the documentation: one story, the expert for finance, told through every route.
+
+A test holds every one of them against its schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+JOB_ID = "job-0199d3a1c0de4f1a2b3c4d"
+ADAPTER_ID = "5f0c9b7e2a4d1836"
+
+SEEDS: list[dict[str, str]] = [
+    {
+        "task": "headline_sentiment",
+        "instruction": "Does the headline sound good, bad or neutral for the company? Answer with one word.",
+        "input": "Larkmere Bank lifts its dividend after a record quarter",
+        "output": "good",
+    },
+    {
+        "task": "headline_sentiment",
+        "instruction": "Does the headline sound good, bad or neutral for the company? Answer with one word.",
+        "input": "Ostrava Steel idles two furnaces as orders dry up",
+        "output": "bad",
+    },
+]
+SPECIALIZE: dict[str, Any] = {
+    "domain": "finance",
+    "description": "Company news and filings",
+    "seeds": SEEDS,
+    "recipe": {"preset": "quick", "seed": 7},
+}
+
+_STARTED, _NOW = "2026-01-05T09:00:02Z", "2026-01-05T09:02:32Z"
+
+
+def _stage(stage: str, status: str, done: int, total: int | None, **known: Any) -> dict[str, Any]:
+    times: dict[str, Any] = {
+        "seconds": None,
+        "seconds_remaining": None,
+        "started_at": None,
+        "finished_at": None,
+        "detail": {},
+    }
+    return {"stage": stage, "status": status, "done": done, "total": total, **times, **known}
+
+
+JOB: dict[str, Any] = {
+    "id": JOB_ID,
+    "domain": "finance",
+    "status": "running",
+    "stage": "responses",
+    "progress": [
+        _stage(
+            "instructions", "succeeded", 120, 120, seconds=90.0, started_at=_STARTED, finished_at="2026-01-05T09:01:32Z"
+        ),
+        _stage(
+            "responses", "running", 60, 120, seconds=60.0, seconds_remaining=60.0, started_at="2026-01-05T09:01:32Z"
+        ),
+        _stage("dataset", "pending", 0, None),
+        _stage("adapter", "pending", 0, None),
+        _stage("metrics", "pending", 0, None),
+        _stage("gate", "pending", 0, None),
+    ],
+    "base": "smollm2-135m-instruct",
+    "recipe": {"preset": "quick", "seed": 7},
+    "num_seeds": 2,
+    "num_evaluation": None,
+    "adapter": None,
+    "error": None,
+    "attempt": 1,
+    "cancel_requested": False,
+    "created_at": "2026-01-05T09:00:00Z",
+    "started_at": _STARTED,
+    "finished_at": None,
+}
+QUEUED_JOB = {
+    **JOB,
+    "status": "queued",
+    "stage": None,
+    "progress": [_stage(run["stage"], "pending", 0, None) for run in JOB["progress"]],
+    "attempt": 0,
+    "started_at": None,
+}
+CANCELLED_JOB = {**QUEUED_JOB, "status": "cancelled", "cancel_requested": True, "finished_at": _NOW}
+EVENT = {
+    "id": 17,
+    "created_at": _STARTED,
+    "level": "info",
+    "type": "job_queued",
+    "stage": None,
+    "message": "2 seeds and 0 evaluation items were checked; the job is queued",
+    "data": {"seeds": 2, "evaluation": 0},
+}
+METRIC = {
+    "task": "mean",
+    "metric": "f1",
+    "n": 120,
+    "base": 21.4,
+    "expert": 38.9,
+    "difference": 17.5,
+    "low": 12.1,
+    "high": 22.8,
+}
+METRICS = {"job": JOB_ID, "metrics": [METRIC]}
+DATASET_ROW = (
+    '{"id": "9b1f0c55d2a7e643", "instruction": "Does the headline sound good, bad or neutral for the company?", '
+    '"input": "Tavrick cuts its outlook", "output": "bad", "task": "headline_sentiment", "origin": "generated", '
+    '"seed_ids": ["0c3d5e7f91a2b4c6"], "generator": "base", "reply": 4, "item": 0}\n'
+)
+ADAPTER = {
+    "id": ADAPTER_ID,
+    "name": "finance@v1",
+    "domain": "finance",
+    "version": 1,
+    "is_champion": True,
+    "attached": True,
+    "job": JOB_ID,
+    "base": "smollm2-135m-instruct",
+    "base_fingerprint": "c41d8f20b7e93a56",
+    "rank": 8,
+    "alpha": 16,
+    "num_parameters": 2442240,
+    "num_modules": 210,
+    "num_bytes": 9768960,
+    "probe_distance": 0.43,
+    "template": {
+        "name": "alpaca-v1",
+        "with_input": "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n",
+        "without_input": "### Instruction:\n{instruction}\n\n### Response:\n",
+    },
+    "digest": f"{ADAPTER_ID}0d9e8c7b6a5f4e3d2c1b0a99887766554433221100ffeedd",
+    "created_at": "2026-01-05T09:08:10Z",
+    "metrics": [METRIC],
+}
+DOMAIN = {
+    "name": "finance",
+    "description": "Company news and filings",
+    "champion": ADAPTER,
+    "versions": [ADAPTER],
+    "created_at": "2026-01-05T09:00:00Z",
+}
+QUESTION = {
+    "instruction": "Does the headline sound good, bad or neutral for the company? Answer with one word.",
+    "input": "Brindlemoor Foods recalls its best-selling cereal",
+    "max_new_tokens": 16,
+}
+ANSWER = {
+    "text": "bad",
+    "domain": "finance",
+    "adapter": ADAPTER_ID,
+    "adapter_name": "finance@v1",
+    "base": "smollm2-135m-instruct",
+    "finish_reason": "stop",
+    "usage": {"prompt_tokens": 58, "completion_tokens": 2, "total_tokens": 60},
+    "timings": {"queue_seconds": 0.002, "seconds": 0.11},
+}
+BASE_ANSWER = {**ANSWER, "text": "The headline sounds", "domain": None, "adapter": None, "adapter_name": None}
+READY = {
+    "ready": True,
+    "checks": {
+        "database": {"ok": True, "detail": "answers"},
+        "broker": {"ok": True, "detail": "answers"},
+        "base": {"ok": True, "detail": "smollm2-135m-instruct (none, bfloat16, cpu)"},
+    },
+}
+NOT_READY = {
+    "ready": False,
+    "checks": {**READY["checks"], "base": {"ok": False, "detail": "the base is still loading"}},  # type: ignore[dict-item]
+}
+
+
+def response(description: str, example: Any, *, kind: str = "application/json", **headers: str) -> dict[str, Any]:
+    """Documentation of one success: its worked example, and the headers it has by name (written with _)."""
+    told = {
+        name.replace("_", "-"): {"description": about, "schema": {"type": "string"}} for name, about in headers.items()
+    }
+    return {"description": description, "content": {kind: {"example": example}}, **({"headers": told} if told else {})}

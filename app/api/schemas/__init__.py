@@ -1,0 +1,1 @@
+"""What the API's bodies look like, with the worked examples Swagger shows."""

@@ -1,0 +1,101 @@
+"""Bodies about jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from app.core.errors import Fault
+from app.core.states import JobStatus, StageStatus
+
+
+class JobErrorBody(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+    fault: Fault = Field(description="Whose mistake it was: the user's (send something else) or the service's.")
+
+
+class StageProgressBody(BaseModel):
+    """How far one stage is."""
+
+    stage: str
+    status: StageStatus
+    done: int = Field(description="How many of what the stage makes.")
+    total: int | None = Field(description="How many there will be; null while that is not known.")
+    seconds: float | None = Field(description="Time spent, seconds.")
+    seconds_remaining: float | None = Field(description="Time left at the pace so far, seconds; null if not running.")
+    started_at: datetime | None
+    finished_at: datetime | None
+    detail: dict[str, Any] = Field(description="What the stage has to tell: counts, reasons of rejection, losses.")
+
+
+class JobBody(BaseModel):
+    """One specialization: seeds in, an evaluated adapter out."""
+
+    id: str
+    domain: str
+    status: JobStatus = Field(description="Ends as succeeded, failed or cancelled.")
+    stage: str | None = Field(description="The stage at work, or where the job ended.")
+    progress: list[StageProgressBody] = Field(description="Every stage, in order.")
+    base: str
+    recipe: dict[str, Any] = Field(description="Every knob, with the preset's values filled in.")
+    num_seeds: int
+    num_evaluation: int | None = Field(description="Uploaded evaluation items; null: part of the seeds is held out.")
+    adapter: str | None = Field(description="Id of the adapter it made.")
+    error: JobErrorBody | None
+    attempt: int = Field(description="How often a worker took it up.")
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobPage(BaseModel):
+    """Some jobs, the newest first."""
+
+    data: list[JobBody]
+    next: str | None = Field(description="Give it as `after` to read on; null at the end.")
+
+
+class EventBody(BaseModel):
+    """One line of a job's story."""
+
+    id: int
+    created_at: datetime
+    level: str = Field(description="info, warning or error.")
+    type: str = Field(description="For programs.")
+    stage: str | None
+    message: str = Field(description="For people.")
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    """Some events, oldest first."""
+
+    data: list[EventBody]
+    next: str | None = Field(description="Give it as `after` to read on; null if there is no more now.")
+
+
+class MetricBody(BaseModel):
+    """Base and expert on the same items; scores from 0 to 100."""
+
+    task: str = Field(description='A task\'s name, or "mean": the mean over tasks.')
+    metric: str = Field(description="f1 (token F1), f1_box (F1 of the best comma-separated piece) or rougeL.")
+    n: int = Field(description="Items.")
+    base: float
+    expert: float
+    difference: float = Field(description="Expert minus base.")
+    low: float = Field(description="Lower end of the 95 % interval of the difference.")
+    high: float = Field(description="Upper end of the 95 % interval of the difference.")
+
+
+class MetricsBody(BaseModel):
+    """The figures of one job's adapter."""
+
+    job: str
+    metrics: list[MetricBody]

@@ -1,0 +1,228 @@
+"""The frozen records that travel between stages, and their identities.
+
+A record's ``id`` is a digest of its content, so the same seed has the same id in every job and file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+def digest_of(*parts: str) -> str:
+    """A 16-digit hexadecimal digest of texts (order and boundaries count)."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One labelled example a user gave: its task, the instruction, its input (may be empty), the output."""
+
+    task: str
+    instruction: str
+    input: str
+    output: str
+
+    @property
+    def id(self) -> str:
+        return digest_of(self.task, self.instruction, self.input, self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One raw reply of the generator to an instruction prompt, kept whole so that every row can be traced to it."""
+
+    index: int  # which prompt of the job, from 0
+    seed_ids: tuple[str, ...]  # the seeds shown, in order
+    task: str | None  # the seed task a prompt was anchored to, if it was
+    text: str
+    finish_reason: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A new instruction with its input, read from a reply and not yet answered."""
+
+    instruction: str
+    input: str
+    task: str | None
+    reply: int  # Reply.index
+    item: int  # position within the reply, from 0
+    seed_ids: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return digest_of("generated", self.instruction, self.input)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One raw answer to a prompt of the job, kept whole; ``generator`` is "base" or an adapter id."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+    generator: str
+
+    @classmethod
+    def of(cls, completion: Completion) -> Answer:
+        return cls(
+            completion.text, completion.finish_reason, completion.completion_tokens, completion.adapter or "base"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Something the generator wrote that was not kept, and why."""
+
+    reason: str
+    reply: int
+    item: int
+    text: str
+
+
+class Origin(StrEnum):
+    """Where a training row comes from."""
+
+    SEED = "seed"
+    GENERATED = "generated"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training row before the template: an instruction, its input and the response to learn."""
+
+    id: str
+    instruction: str
+    input: str
+    output: str
+    task: str | None
+    origin: Origin
+    seed_ids: tuple[str, ...]  # itself for a seed; the seeds shown to the generator otherwise
+    generator: str  # "user", "base" or an adapter id: who wrote it
+    reply: int | None = None
+    item: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """What the trainer sees: the loss is taken on ``target`` (and the end-of-sequence token) only."""
+
+    prompt: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One prompt for the engine. ``adapter`` None is the bare base; temperature 0 is greedy.
+
+    ``seed`` fixes the sampling of this request alone; ``stop`` texts end the answer and are not part of it.
+    """
+
+    prompt: str
+    adapter: str | None = None
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the engine answered. ``adapter`` is read back from the slot that computed it, not from the request."""
+
+    text: str
+    finish_reason: str  # "stop" (end of sequence or a stop text) or "length"
+    prompt_tokens: int
+    completion_tokens: int
+    adapter: str | None
+    queue_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BaseInfo:
+    """The shared language model as loaded. ``fingerprint`` covers weights, tokenizer and quantization."""
+
+    name: str
+    fingerprint: str
+    quantization: str  # "nf4" or "none"
+    dtype: str
+    device: str
+    context_tokens: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Proof that an adapter is attached and acts.
+
+    ``probe_distance``: mean absolute difference of next-token log-probabilities (nats) between adapter and base over
+    a fixed probe prompt; 0 would mean that the adapter changes nothing.
+    """
+
+    adapter: str
+    slot: int
+    num_modules: int
+    rank: int
+    num_bytes: int
+    probe_distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """One optimizer step, as it happened."""
+
+    step: int
+    num_steps: int
+    epoch: float
+    loss: float  # mean negative log-likelihood a target token, nats
+    learning_rate: float
+    tokens: int  # tokens read so far, prompts included
+    seconds: float  # since training began
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What training did."""
+
+    num_steps: int
+    num_rows: int
+    num_dropped: int  # rows longer than max_length
+    tokens: int
+    seconds: float
+    first_loss: float
+    last_loss: float
+    num_parameters: int
+    num_modules: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One evaluation item with both answers and their scores (0 to 100) by metric."""
+
+    id: str
+    task: str
+    output: str
+    base_text: str
+    expert_text: str
+    base: dict[str, float]
+    expert: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Base and expert on one task (or the mean over tasks), 0 to 100; low and high bound the difference (95 %)."""
+
+    task: str
+    metric: str
+    n: int
+    base: float
+    expert: float
+    difference: float
+    low: float
+    high: float

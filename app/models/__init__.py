@@ -1,0 +1,20 @@
+"""The database's tables (a *model* here is a table, never a language model). Knows nothing about queries."""
+
+from app.models.adapters import Adapter, ArtifactEntry, Metric
+from app.models.base import Base, EventLevel, SetRole
+from app.models.domains import Domain, SeedSet
+from app.models.jobs import Event, Job, StageRun
+
+__all__ = [
+    "Adapter",
+    "ArtifactEntry",
+    "Base",
+    "Domain",
+    "Event",
+    "EventLevel",
+    "Job",
+    "Metric",
+    "SeedSet",
+    "SetRole",
+    "StageRun",
+]

@@ -1,0 +1,41 @@
+"""Tables of what users name: domains and the labelled sets they upload for them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.models.adapters import Adapter
+from app.models.base import Base, SetRole
+
+
+class Domain(Base):
+    """A subject field; ``champion`` is the adapter its expert serves now (None: no expert yet)."""
+
+    __tablename__ = "domains"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    description: Mapped[str | None] = mapped_column(Text, default=None)
+    champion_id: Mapped[str | None] = mapped_column(ForeignKey("adapters.id", use_alter=True), default=None)
+
+    # Read with the domain, never written through: see DomainRepository.set_champion.
+    champion: Mapped[Adapter | None] = relationship(
+        foreign_keys=[champion_id], viewonly=True, lazy="joined", init=False, default=None
+    )
+
+
+class SeedSet(Base):
+    """Seeds or evaluation items as uploaded once; the rows themselves are an artifact."""
+
+    __tablename__ = "seed_sets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    domain: Mapped[str] = mapped_column(ForeignKey("domains.name"), index=True)
+    role: Mapped[SetRole]
+    digest: Mapped[str]  # of the items, in order
+    num_rows: Mapped[int]
+    artifact_digest: Mapped[str]
+    created_at: Mapped[datetime]

@@ -1,0 +1,34 @@
+"""Metrics → a verdict: may this adapter serve its domain? Reasons are given in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from app.core.records import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``promote``: becomes the domain's champion. ``reject``: kept and downloadable, but not served by the domain."""
+
+    decision: Literal["promote", "reject"]
+    reason: str
+
+
+def decide(comparisons: Sequence[Comparison], *, promotion: str) -> Verdict:
+    """Judge by the mean token F1 against the base.
+
+    ``unless_worse`` promotes unless the whole 95 % interval lies below zero; ``always`` promotes whatever it says.
+    """
+    mean = next(row for row in comparisons if row.task == "mean" and row.metric == "f1")
+    told = (
+        f"mean token F1 {mean.base:.1f} → {mean.expert:.1f} over {mean.n} items "
+        f"(difference {mean.difference:+.1f}, 95 % interval {mean.low:+.1f} to {mean.high:+.1f})"
+    )
+    if promotion == "always":
+        return Verdict("promote", f"{told}; the recipe promotes always")
+    if mean.high < 0:
+        return Verdict("reject", f"{told}: worse than the base")
+    return Verdict("promote", f"{told}: not worse than the base")

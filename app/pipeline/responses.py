@@ -1,0 +1,76 @@
+"""New instructions → examples: the base answers as an expert of the domain (paper §2; App. C: no demonstrations)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from app.core.ports import TextGenerator
+from app.core.recipe import Recipe
+from app.core.records import Answer, Candidate, Example, GenerationRequest, Origin, Rejection, Seed
+from app.pipeline.prompts import response_prompt
+
+RESPONSES_PER_WAVE = 64  # see instructions.PROMPTS_PER_WAVE
+
+
+def write_answers(
+    candidates: Sequence[Candidate],
+    seeds: Sequence[Seed],
+    *,
+    recipe: Recipe,
+    domain: str,
+    description: str,
+    start: int,
+    generator: TextGenerator,
+) -> Iterator[list[Answer]]:
+    """Waves of raw answers to the candidates from ``start`` on, in order."""
+    for first in range(start, len(candidates), RESPONSES_PER_WAVE):
+        wave = candidates[first : first + RESPONSES_PER_WAVE]
+        requests = [
+            _request(candidate, seeds, recipe=recipe, domain=domain, description=description) for candidate in wave
+        ]
+        yield [Answer.of(completion) for completion in generator.generate(requests)]
+
+
+def judge_answer(candidate: Candidate, answer: Answer) -> Example | Rejection:
+    """An example, or the reason why this answer is none."""
+    text = answer.text.strip()
+    if reason := _fault(candidate, answer, text):
+        return Rejection(reason, candidate.reply, candidate.item, answer.text)
+    return Example(
+        id=candidate.id,
+        instruction=candidate.instruction,
+        input=candidate.input,
+        output=text,
+        task=candidate.task,
+        origin=Origin.GENERATED,
+        seed_ids=candidate.seed_ids,
+        generator=answer.generator,
+        reply=candidate.reply,
+        item=candidate.item,
+    )
+
+
+def _fault(candidate: Candidate, answer: Answer, text: str) -> str | None:
+    if not text:
+        return "empty_response"
+    if answer.finish_reason == "length":
+        return "truncated_response"
+    if text.casefold() in (candidate.input.casefold(), candidate.instruction.casefold()):
+        return "echoes_prompt"
+    return None
+
+
+def _request(
+    candidate: Candidate, seeds: Sequence[Seed], *, recipe: Recipe, domain: str, description: str
+) -> GenerationRequest:
+    chance = random.Random(f"{recipe.seed}/response/{candidate.id}")
+    own = [seed for seed in seeds if seed.task == candidate.task]
+    shots = chance.sample(own or list(seeds), min(recipe.response_shots, len(own or seeds)))
+    return GenerationRequest(
+        prompt=response_prompt(domain, candidate.instruction, candidate.input, shots=shots, description=description),
+        max_new_tokens=recipe.response_max_new_tokens,
+        temperature=recipe.response_temperature,
+        seed=chance.getrandbits(31),
+        stop=(*recipe.evaluation_stop, "\nInstruction:"),
+    )

@@ -1,0 +1,38 @@
+"""Records to JSON rows and back. No files: who calls decides where rows lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """A flat record as a JSON-ready dict."""
+    return {field.name: _plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+
+
+def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
+    """The record that ``to_row`` made ``row`` from; keys of other records are ignored."""
+    hints = get_type_hints(kind)
+    values = {
+        field.name: _typed(hints[field.name], row[field.name])
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if field.name in row
+    }
+    return kind(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return value.value if isinstance(value, Enum) else value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return hint(value) if isinstance(hint, type) and issubclass(hint, Enum) else value

@@ -1,0 +1,64 @@
+"""All services of one process, put together from what the composition root opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.core.ports import Engine
+from app.services.adapters import AdapterService
+from app.services.dispatch import Dispatcher
+from app.services.domains import DomainService
+from app.services.generate import Generator
+from app.services.jobs import JobService
+from app.services.readiness import Readiness
+from app.services.request_checks import RequestChecker
+from app.services.seeds import Limits
+from app.services.specialize import Specializer
+from app.storage.artifacts import ArtifactStore
+from app.storage.database import Database
+from app.storage.job_queue import JobQueue
+
+RESEND_LEASES = 10  # a queued job is sent again after this many leases' time without a worker taking it
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the API calls."""
+
+    specializer: Specializer
+    jobs: JobService
+    domains: DomainService
+    adapters: AdapterService
+    generator: Generator
+    readiness: Readiness
+    dispatcher: Dispatcher
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        database: Database,
+        artifacts: ArtifactStore,
+        queue: JobQueue,
+        engine: Engine,
+        clock: Callable[[], datetime],
+        base: str,
+        limits: Limits,
+        lease_seconds: float,
+    ) -> Services:
+        """``base`` is the name this service's base goes by in requests and jobs."""
+        dispatcher = Dispatcher(
+            database, queue, clock=clock, lease_seconds=lease_seconds, resend_seconds=RESEND_LEASES * lease_seconds
+        )
+        checker = RequestChecker(engine=engine, base=base, limits=limits)
+        return cls(
+            specializer=Specializer(database, artifacts, checker=checker, dispatcher=dispatcher, clock=clock),
+            jobs=JobService(database, artifacts, clock=clock),
+            domains=DomainService(database, engine),
+            adapters=AdapterService(database, artifacts, engine),
+            generator=Generator(database, artifacts, engine),
+            readiness=Readiness(database, queue, engine),
+            dispatcher=dispatcher,
+        )

@@ -1,0 +1,167 @@
+"""Jobs as callers see them: where they stand, what happened, what they made; and cancelling them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from app.core.errors import NotFound
+from app.core.states import JobStatus, StageStatus
+from app.models import Event, Job, Metric, StageRun
+from app.services.views import EventView, JobError, JobView, MetricView, Page, StageProgress
+from app.storage.artifacts import ROWS, ArtifactStore
+from app.storage.database import Database, UnitOfWork
+
+DATASET_STAGE = "dataset"
+
+
+class JobService:
+    """Reads jobs in short transactions; every method may block on the database."""
+
+    def __init__(self, database: Database, artifacts: ArtifactStore, *, clock: Callable[[], datetime]) -> None:
+        self._database, self._artifacts, self._clock = database, artifacts, clock
+
+    def get(self, job_id: str) -> JobView:
+        """One job; raises NotFound."""
+        with self._database.session(read_only=True) as uow:
+            return _view(uow, uow.jobs.get(job_id), self._clock())
+
+    def list(
+        self, *, after: str | None = None, limit: int = 20, domain: str | None = None, status: JobStatus | None = None
+    ) -> Page[JobView]:
+        """The newest first; ``after`` is the last id of the page before (NotFound if there is no such job)."""
+        with self._database.session(read_only=True) as uow:
+            jobs = uow.jobs.list(after=after, limit=limit + 1, domain=domain, status=status)
+            views = tuple(_view(uow, job, self._clock()) for job in jobs[:limit])
+        return Page(views, views[-1].id if len(jobs) > limit else None)
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Page[EventView]:
+        """What happened, oldest first, behind the event ``after``; raises NotFound."""
+        with self._database.session(read_only=True) as uow:
+            uow.jobs.get(job_id)
+            events = uow.events.list(job_id, after=after, limit=limit + 1)
+        views = tuple(_event_view(event) for event in events[:limit])
+        return Page(views, str(views[-1].id) if len(events) > limit else None)
+
+    def metrics(self, job_id: str) -> tuple[MetricView, ...]:
+        """Figures of base and expert; raises NotFound while there are none."""
+        with self._database.session(read_only=True) as uow:
+            job = uow.jobs.get(job_id)
+            metrics = uow.metrics.list(job_id=job_id)
+        if not metrics:
+            raise NotFound(f"job {job_id} has no metrics{_so_far(job)}", param="job_id")
+        return tuple(metric_view(metric) for metric in metrics)
+
+    def dataset(self, job_id: str) -> Path:
+        """The file of all training rows (JSONL); raises NotFound while there is none."""
+        with self._database.session(read_only=True) as uow:
+            job = uow.jobs.get(job_id)
+            runs = {run.stage: run for run in uow.stage_runs.list(job_id)}
+        digest = runs[DATASET_STAGE].artifact_digest if DATASET_STAGE in runs else None
+        if digest is None:
+            raise NotFound(f"job {job_id} has no dataset{_so_far(job)}", param="job_id")
+        return self._artifacts.open(digest, kind=DATASET_STAGE).folder / ROWS
+
+    def cancel(self, job_id: str) -> JobView:
+        """Cancel a waiting job at once, ask the worker of a running one to stop, leave an ended one."""
+        with self._database.session() as uow:
+            before = uow.jobs.get(job_id)
+            was_final, was_requested = before.status.is_final, before.cancel_requested
+            job = uow.jobs.request_cancel(job_id, now=self._clock())
+            if not (was_final or was_requested):
+                told = "cancelled before it began" if job.status.is_final else "cancellation requested"
+                uow.events.add(job_id, "cancel_requested", told, now=self._clock())
+            view = _view(uow, job, self._clock())
+            uow.commit()
+        return view
+
+
+def metric_view(metric: Metric) -> MetricView:
+    """A row of the table as callers see it."""
+    return MetricView(
+        task=metric.task,
+        metric=metric.metric,
+        n=metric.n,
+        base=metric.base,
+        expert=metric.expert,
+        difference=metric.difference,
+        low=metric.low,
+        high=metric.high,
+    )
+
+
+def seconds_remaining(*, done: int, total: int | None, seconds: float | None) -> float | None:
+    """What is left at the pace so far; None until something is done."""
+    if seconds is None or total is None or done <= 0:
+        return None
+    return seconds / done * max(0, total - done)
+
+
+def _view(uow: UnitOfWork, job: Job, now: datetime) -> JobView:
+    evaluation = job.evaluation_set_id and uow.seed_sets.get(job.evaluation_set_id)
+    return JobView(
+        id=job.id,
+        domain=job.domain,
+        status=job.status,
+        stage=job.stage,
+        progress=_progress(uow.stage_runs.list(job.id), job, now),
+        base=job.base,
+        recipe=dict(job.recipe),
+        num_seeds=uow.seed_sets.get(job.seed_set_id).num_rows,
+        num_evaluation=evaluation.num_rows if evaluation else None,
+        adapter=job.adapter_id,
+        error=_error(job),
+        attempt=job.attempt,
+        cancel_requested=job.cancel_requested,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def _error(job: Job) -> JobError | None:
+    if job.error_code is None or job.error_fault is None:
+        return None
+    return JobError(job.error_code, job.error_message or "", job.error_param, job.error_fault)
+
+
+def _progress(runs: Sequence[StageRun], job: Job, now: datetime) -> tuple[StageProgress, ...]:
+    return tuple(_stage(run, now=job.finished_at or now) for run in runs)
+
+
+def _stage(run: StageRun, *, now: datetime) -> StageProgress:
+    end = run.finished_at or now
+    seconds = max(0.0, (end - run.started_at).total_seconds()) if run.started_at else None
+    left = None
+    if run.status is StageStatus.RUNNING:
+        left = seconds_remaining(done=run.done, total=run.total, seconds=seconds)
+    return StageProgress(
+        stage=run.stage,
+        status=run.status,
+        done=run.done,
+        total=run.total,
+        seconds=seconds,
+        seconds_remaining=left,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        detail=dict(run.detail),
+    )
+
+
+def _event_view(event: Event) -> EventView:
+    return EventView(
+        id=event.id,
+        created_at=event.created_at,
+        level=event.level.value,
+        type=event.type,
+        stage=event.stage,
+        message=event.message,
+        data=dict(event.data),
+    )
+
+
+def _so_far(job: Job) -> str:
+    if job.status.is_final:
+        return f": it ended as {job.status.value}" + (f" in stage {job.stage}" if job.stage else "")
+    return f" yet: it is {job.status.value}" + (f", at stage {job.stage}" if job.stage else "")

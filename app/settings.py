@@ -1,0 +1,122 @@
+"""Every setting selfspec reads from the environment, with its unit and its consequence; read once, at the edge.
+
+Knows nothing about what the values are used for; imports nothing of ours. Each field ``name`` is the variable
+``SELFSPEC_NAME``; ``docs/configuration.md`` lists them and a test keeps the two alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """The environment, checked. Raises pydantic's ValidationError naming the variable that cannot be used."""
+
+    model_config = SettingsConfigDict(env_prefix="SELFSPEC_", frozen=True, env_ignore_empty=True)
+
+    data_dir: Path = Field(
+        Path("var"), description="Folder of everything selfspec makes: database, broker, models, artifacts, logs."
+    )
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the database. Unset: SQLite in the data folder, which one machine can use."
+    )
+    broker_url: str | None = Field(
+        None, description="Celery broker URL (redis://, amqp://). Unset: a folder in the data folder, no server needed."
+    )
+
+    base: str = Field(
+        "smollm2-135m-instruct",
+        description="The shared language model: a catalogue name, a Hugging Face id or a folder. "
+        "Adapters are tied to it; another base refuses them.",
+    )
+    accept_terms: bool = Field(
+        False, description="True says you accept the licence terms of a catalogue model that has some (Gemma)."
+    )
+    quantization: Literal["auto", "nf4", "none"] = Field(
+        "auto",
+        description="Weights of the base. auto: NF4 on CUDA, none on CPU. nf4: a quarter of bfloat16's memory, slower "
+        "on CPU. Part of the base's fingerprint.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Number format of the base's computation; auto: whichever the device does well. "
+        "Part of the base's fingerprint.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the base lives. auto: CUDA if there is any."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Threads torch uses in a process. Unset: one a core. Fewer leaves room for others; more is slower.",
+    )
+    engine: Literal["real", "fake"] = Field(
+        "real", description="fake: no torch, no weights, answers that mean nothing; for tests of all the rest."
+    )
+
+    adapter_slots: int = Field(
+        8, ge=1, le=1024, description="Experts that can be attached at once. Each slot costs memory at max_lora_rank."
+    )
+    max_lora_rank: int = Field(64, ge=1, le=512, description="Largest adapter rank a slot holds; above it: refused.")
+    max_batch: int = Field(
+        32, ge=1, le=4096, description="Sequences computed together; others wait. More costs memory for their caches."
+    )
+
+    host: str = Field("127.0.0.1", description="Address the API listens on. 0.0.0.0: the network too; it has no login.")
+    port: int = Field(8000, ge=1, le=65535, description="TCP port the API listens on.")
+
+    max_upload_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest request body, bytes; larger ones are refused with 413."
+    )
+    max_seeds: int = Field(10_000, ge=1, description="Most seeds (and most evaluation items) one upload may hold.")
+    max_field_chars: int = Field(20_000, ge=1, description="Longest text in a field of a seed, characters.")
+
+    lease_seconds: float = Field(
+        30.0, gt=0, description="Silence after which a running job counts as abandoned and is taken over, seconds."
+    )
+    heartbeat_seconds: float = Field(
+        5.0, gt=0, description="How often a worker renews its lease, seconds; keep it well under lease_seconds."
+    )
+
+    log_level: LogLevel = Field("info", description="Least severe message that is logged.")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """``database_url``, or SQLite in the data folder."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'selfspec.db').absolute()}"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        """``broker_url``, or kombu's filesystem transport (its folders are under ``broker_dir``)."""
+        return self.broker_url or "filesystem://"
+
+    @property
+    def models_dir(self) -> Path:
+        """Bases that were pulled, one folder each."""
+        return self.data_dir / "models"
+
+    @property
+    def downloads_dir(self) -> Path:
+        """Downloads under way; safe to delete when nothing runs."""
+        return self.data_dir / "downloads"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """The artifact store."""
+        return self.data_dir / "artifacts"
+
+    @property
+    def broker_dir(self) -> Path:
+        """The embedded broker's messages."""
+        return self.data_dir / "broker"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Logs of the processes ``selfspec serve`` starts."""
+        return self.data_dir / "logs"

@@ -1,0 +1,1 @@
+"""What outlives the process: the database behind a unit of work, the artifact store and the job queue."""

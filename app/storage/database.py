@@ -1,0 +1,153 @@
+"""The database: connections, the unit of work, migrations. Knows nothing about what is asked: see the repositories.
+
+Foreign errors that a caller can meet (server gone, file locked, disk full) leave this module as SelfspecErrors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, select, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from app.core.errors import NotReady, SelfspecError, SetupError
+from app.models import Domain
+from app.storage.adapters import AdapterRepository, MetricRepository
+from app.storage.domains import DomainRepository, SeedSetRepository
+from app.storage.events import EventRepository
+from app.storage.index import ArtifactIndex
+from app.storage.jobs import JobRepository
+from app.storage.sqlite import DEFERRED, prepare_sqlite
+from app.storage.stage_runs import StageRunRepository
+
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+_MIGRATION_LOCK = 7_355_411_926  # PostgreSQL advisory lock: processes that start together migrate one by one
+
+
+class UnitOfWork:
+    """One transaction and the repositories that speak in it. Leave without ``commit`` and nothing happened.
+
+    Rows stay readable after the end, as they were when read; ask again to see what others changed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.domains = DomainRepository(session)
+        self.seed_sets = SeedSetRepository(session)
+        self.jobs = JobRepository(session)
+        self.stage_runs = StageRunRepository(session)
+        self.events = EventRepository(session)
+        self.artifacts = ArtifactIndex(session)
+        self.adapters = AdapterRepository(session)
+        self.metrics = MetricRepository(session)
+
+    def commit(self) -> None:
+        """Make what was done so far last; a new transaction begins with the next query."""
+        self._session.commit()
+
+
+class Database:
+    """One database by SQLAlchemy URL; safe to share between threads, not between processes (open one in each)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine = _make_engine(url)
+        self._reader = self._engine.execution_options(**{DEFERRED: True})
+
+    @contextmanager
+    def session(self, *, read_only: bool = False) -> Iterator[UnitOfWork]:
+        """A unit of work. Keep it short: on SQLite one writer at a time holds the database.
+
+        ``read_only`` takes no write lock (a writer never makes it wait); do not write in it.
+        Raises NotReady if the database does not answer or stays locked, SetupError if its disk is full.
+        """
+        engine = self._reader if read_only else self._engine
+        with _translated(self.url), Session(engine, expire_on_commit=False) as session:
+            yield UnitOfWork(session)
+
+    def upgrade(self) -> None:
+        """Bring the tables to the newest version; at once if they are. Several processes may do so together."""
+        with _translated(self.url), migrating(self.url) as connection:
+            command.upgrade(alembic_config(connection), "head")
+
+    def check(self) -> None:
+        """Raise NotReady unless the database answers and has its tables."""
+        with _translated(self.url), Session(self._reader) as session:
+            session.execute(select(Domain.name).limit(1))
+
+    def dispose(self) -> None:
+        """Close all idle connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.dispose()
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's configuration without a file, for an open connection (see ``migrating``)."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def migrating(url: str) -> Iterator[Connection]:
+    """A connection in one transaction that no other migration can share; committed at the end.
+
+    On SQLite foreign keys are off in it: changing a table there means copying it and dropping the old one.
+    """
+    engine = _make_engine(url, for_migrations=True)
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _make_engine(url: str, *, for_migrations: bool = False) -> Engine:
+    parsed = make_url(url)
+    poolclass = NullPool if for_migrations else None
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, poolclass=poolclass, pool_pre_ping=True)
+    if parsed.database:
+        _make_folder(Path(parsed.database).parent)
+    engine = create_engine(parsed, poolclass=poolclass)
+    prepare_sqlite(engine, foreign_keys=not for_migrations)
+    return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"the folder of the database cannot be made: {folder}: {error.strerror}") from error
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise _translate(error, url) from error
+
+
+def _translate(error: DBAPIError | PoolTimeout, url: str) -> SelfspecError:
+    where = make_url(url).render_as_string(hide_password=True)
+    cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().split("\n")[0]
+    if "is full" in cause or "No space left" in cause:
+        return SetupError(f"the disk of the database is full: {where}: {cause}")
+    return NotReady(f"the database does not answer: {where}: {cause}")

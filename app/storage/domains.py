@@ -1,0 +1,96 @@
+"""Named queries of domains and of the labelled sets uploaded for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core.errors import Conflict, NotFound, UnknownDomain
+from app.models import Adapter, Domain, SeedSet
+
+
+class DomainRepository:
+    """Domains of the unit of work's transaction; each comes with its ``champion`` row (None: no expert yet)."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def find(self, name: str) -> Domain | None:
+        """The domain as it is now, or None."""
+        query = select(Domain).where(Domain.name == name).execution_options(populate_existing=True)
+        return self._session.scalar(query)
+
+    def get(self, name: str) -> Domain:
+        """The domain as it is now; raises UnknownDomain."""
+        domain = self.find(name)
+        if domain is None:
+            raise UnknownDomain(name, self.served())
+        return domain
+
+    def get_or_add(self, name: str, *, now: datetime, description: str | None = None) -> Domain:
+        """The domain, made if it is new. A description that is given replaces the old one."""
+        domain = self.find(name) or self._add(name, now)
+        if description is not None:
+            domain.description = description
+            self._session.flush()
+        return domain
+
+    def list(self) -> Sequence[Domain]:
+        """All domains by name."""
+        query = select(Domain).order_by(Domain.name).execution_options(populate_existing=True)
+        return self._session.scalars(query).all()
+
+    def served(self) -> Sequence[str]:
+        """Names of the domains that have an expert."""
+        query = select(Domain.name).where(Domain.champion_id.is_not(None))
+        return self._session.scalars(query.order_by(Domain.name)).all()
+
+    def champion(self, name: str) -> Adapter:
+        """The adapter the domain's expert serves; raises UnknownDomain if there is no such domain or no expert yet."""
+        domain = self.find(name)
+        if domain is None or domain.champion is None:
+            raise UnknownDomain(name, self.served())
+        return domain.champion
+
+    def set_champion(self, name: str, adapter_id: str) -> Domain:
+        """Serve this adapter from now on. Raises NotFound, and Conflict if it is another domain's."""
+        domain, adapter = self.get(name), self._session.get(Adapter, adapter_id)
+        if adapter is None:
+            raise NotFound(f"there is no adapter {adapter_id!r}", param="adapter")
+        if adapter.domain != name:
+            raise Conflict(f"adapter {adapter_id} is of domain {adapter.domain!r}, not {name!r}", param="adapter")
+        domain.champion_id = adapter_id
+        self._session.flush()
+        return self.get(name)
+
+    def _add(self, name: str, now: datetime) -> Domain:
+        try:
+            with self._session.begin_nested():
+                self._session.add(Domain(name=name, created_at=now))
+        except IntegrityError:  # another one was quicker
+            pass
+        return self.get(name)
+
+
+class SeedSetRepository:
+    """Seed and evaluation sets of the unit of work's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, seed_set: SeedSet) -> SeedSet:
+        """Store a set; its domain must be there."""
+        self._session.add(seed_set)
+        self._session.flush()
+        return seed_set
+
+    def get(self, seed_set_id: str) -> SeedSet:
+        """One set; raises NotFound."""
+        seed_set = self._session.get(SeedSet, seed_set_id)
+        if seed_set is None:
+            raise NotFound(f"there is no seed set {seed_set_id!r}", param="seed_set_id")
+        return seed_set

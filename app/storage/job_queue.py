@@ -1,0 +1,89 @@
+"""The job queue: tells a worker that a job waits. Knows nothing about jobs but their id.
+
+A message may be lost or doubled: the job's lease in the database decides who works, and a sweep sends again what was
+lost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import KombuError
+
+from app.core.errors import NotReady
+from app.storage.folder_broker import FOLDER_OPTION
+
+TASK = "selfspec.run_job"
+QUEUE = "selfspec"
+FOLDER_BROKER = "filesystem://"  # the URL of the embedded broker
+_POLL_SECONDS = 0.25  # embedded broker: how long a message lies there at most before an idle worker looks
+_REDIS = {"visibility_timeout": 24 * 3600}  # seconds until it hands a message out again; the lease makes that harmless
+_CONNECT_SECONDS = 3.0
+_ONE_RETRY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+
+
+def make_celery(broker_url: str, broker_dir: Path) -> Celery:
+    """The Celery application that API and worker share; only the ``filesystem://`` broker uses ``broker_dir``."""
+    app = Celery("selfspec", set_as_current=False)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_serializer="json",
+        accept_content=["json"],
+        enable_utc=True,
+        timezone="UTC",
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        **_transport(broker_url, broker_dir),
+    )
+    return app
+
+
+class JobQueue:
+    """Sends job ids to whichever worker is free."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+
+    def send(self, job_id: str) -> None:
+        """Tell a worker; call it after the commit, for a worker may look at once.
+
+        Raises NotReady if the broker is away. The job stays queued then, and the sweep sends it later.
+        """
+        try:
+            self._celery.send_task(TASK, args=[job_id], ignore_result=True, retry_policy=_ONE_RETRY)
+        except (KombuError, OSError) as error:
+            raise NotReady(f"the broker does not answer: {_first_line(error)}") from error
+
+    def check(self) -> None:
+        """Raise NotReady unless the broker can be reached; may take some seconds to find that it cannot."""
+        try:
+            with self._celery.connection_for_write(connect_timeout=_CONNECT_SECONDS) as connection:
+                connection.ensure_connection(**_ONE_RETRY)
+        except (KombuError, OSError) as error:
+            raise NotReady(f"the broker does not answer: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self._celery.close()
+
+
+def _transport(broker_url: str, broker_dir: Path) -> dict[str, Any]:
+    """The settings that depend on the kind of broker."""
+    if broker_url.startswith(FOLDER_BROKER):
+        options = {FOLDER_OPTION: str(broker_dir.absolute()), "polling_interval": _POLL_SECONDS}
+        transport = {"broker_transport": "app.storage.folder_broker:Transport", "broker_transport_options": options}
+        return {"broker_url": "folder://localhost//", **transport}
+    if broker_url.startswith("redis"):
+        return {"broker_url": broker_url, "broker_transport_options": {**_ONE_RETRY, **_REDIS}}
+    return {"broker_url": broker_url, "broker_transport_options": _ONE_RETRY}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

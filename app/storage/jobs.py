@@ -1,0 +1,184 @@
+"""Named queries of jobs: who may work on one (the lease), how it moves, how it is cancelled.
+
+Whatever two processes could do at once is one UPDATE whose WHERE says what must still be true. Knows nothing about
+what a job does. Every ``now`` is an aware datetime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core.errors import Conflict, Fault, NotFound, SelfspecError, StageFailed
+from app.core.states import JobStatus, check_move
+from app.models import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job failed, as its row tells it."""
+
+    code: str
+    message: str
+    param: str | None = None
+    fault: Fault = Fault.SERVICE
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """From what was raised: ours keeps its code and blames the user for 4xx, anything else is an internal error."""
+        if isinstance(error, StageFailed):
+            return cls(error.code, error.message, error.param, error.fault)
+        if isinstance(error, SelfspecError):
+            return cls(error.code, error.message, error.param, Fault.USER if error.status < 500 else Fault.SERVICE)
+        return cls("internal_error", f"{type(error).__name__}: {error}")
+
+
+class JobRepository:
+    """Jobs of the unit of work's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, job: Job) -> Job:
+        """Store a new job; its domain and sets must be there. Raises Conflict if its idempotency key is taken."""
+        try:
+            with self._session.begin_nested():
+                self._session.add(job)
+        except IntegrityError as error:
+            if job.idempotency_key is None or self.by_idempotency_key(job.idempotency_key) is None:
+                raise
+            raise Conflict("this Idempotency-Key was used before", param="idempotency_key") from error
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now; raises NotFound."""
+        query = select(Job).where(Job.id == job_id).execution_options(populate_existing=True)
+        job = self._session.scalar(query)
+        if job is None:
+            raise NotFound(f"there is no job {job_id!r}", param="job_id")
+        return job
+
+    def list(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 20,
+        domain: str | None = None,
+        status: JobStatus | None = None,
+    ) -> Sequence[Job]:
+        """At most ``limit`` jobs, newest first, from behind the job ``after`` (NotFound if there is none)."""
+        query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+        if domain is not None:
+            query = query.where(Job.domain == domain)
+        if status is not None:
+            query = query.where(Job.status == status)
+        if after is not None:
+            last = self.get(after)
+            query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
+        return self._session.scalars(query).all()
+
+    def by_idempotency_key(self, key: str) -> Job | None:
+        """The job that a request with this key made."""
+        return self._session.scalar(select(Job).where(Job.idempotency_key == key))
+
+    def claim(self, job_id: str, *, owner: str, now: datetime, lease_seconds: float) -> int | None:
+        """Take the lease of a job that is queued, or running with its lease run out.
+
+        Returns the attempt's number (from 1), or None if the job is someone else's, final or unknown. A job whose
+        cancellation was requested can be claimed: its new owner is the one to end it.
+        """
+        free = or_(Job.status == JobStatus.QUEUED, _expired(now, lease_seconds))
+        return self._session.scalar(
+            update(Job)
+            .where(Job.id == job_id, free)
+            .values(
+                status=JobStatus.RUNNING,
+                owner=owner,
+                heartbeat_at=now,
+                attempt=Job.attempt + 1,
+                started_at=func.coalesce(Job.started_at, now),
+            )
+            .returning(Job.attempt)
+            .execution_options(synchronize_session=False)
+        )
+
+    def heartbeat(self, job_id: str, *, owner: str, attempt: int, now: datetime) -> bool:
+        """Renew the lease. False: it is lost (taken over, ended or cancelled) and the work must stop."""
+        held = and_(Job.owner == owner, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
+        return self._update(job_id, held, heartbeat_at=now)
+
+    def move(
+        self,
+        job_id: str,
+        after: JobStatus,
+        *,
+        now: datetime,
+        attempt: int | None = None,
+        failure: Failure | None = None,
+        adapter_id: str | None = None,
+    ) -> Job:
+        """Change the status, by the table of moves. ``attempt`` makes it valid only for the holder of that lease.
+
+        Raises NotFound, and Conflict if the move is not allowed, the status changed meanwhile or the lease was lost.
+        Only ``claim`` makes a job running.
+        """
+        before = self.get(job_id).status
+        check_move(before, after)
+        if after is JobStatus.RUNNING:
+            raise Conflict("a job becomes running only when it is claimed", param="status")
+        still = Job.status == before
+        if attempt is not None:
+            still = and_(still, Job.attempt == attempt)
+        if not self._update(job_id, still, **_changes(after, now, failure, adapter_id)):
+            raise Conflict(f"job {job_id} is no longer {before} under this lease", param="status")
+        return self.get(job_id)
+
+    def request_cancel(self, job_id: str, *, now: datetime) -> Job:
+        """Cancel at once what has not begun; ask the owner of a running job to end it; leave a final job as it is."""
+        waiting = Job.status.in_([JobStatus.QUEUED, JobStatus.VALIDATING_FILES])
+        if not self._update(job_id, waiting, status=JobStatus.CANCELLED, cancel_requested=True, finished_at=now):
+            self._update(job_id, Job.status == JobStatus.RUNNING, cancel_requested=True)
+        return self.get(job_id)
+
+    def queued_ids(self) -> Sequence[str]:
+        """Jobs that wait for a worker, oldest first."""
+        query = select(Job.id).where(Job.status == JobStatus.QUEUED)
+        return self._session.scalars(query.order_by(Job.created_at, Job.id)).all()
+
+    def expired_ids(self, *, now: datetime, lease_seconds: float) -> Sequence[str]:
+        """Running jobs whose owner has been silent for longer than the lease, oldest first."""
+        query = select(Job.id).where(_expired(now, lease_seconds))
+        return self._session.scalars(query.order_by(Job.created_at, Job.id)).all()
+
+    def _update(self, job_id: str, condition: ColumnElement[bool], **values: Any) -> bool:
+        statement = update(Job).where(Job.id == job_id, condition).values(**values).returning(Job.id)
+        return self._session.scalar(statement.execution_options(synchronize_session=False)) is not None
+
+
+def _expired(now: datetime, lease_seconds: float) -> ColumnElement[bool]:
+    silent_since = func.coalesce(Job.heartbeat_at, Job.started_at, Job.created_at)
+    return and_(Job.status == JobStatus.RUNNING, silent_since < now - timedelta(seconds=lease_seconds))
+
+
+def _changes(after: JobStatus, now: datetime, failure: Failure | None, adapter_id: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {"status": after}
+    if after.is_final:
+        values["finished_at"] = now
+    else:
+        values |= {"owner": None, "heartbeat_at": None}
+    if adapter_id is not None:
+        values["adapter_id"] = adapter_id
+    if failure is not None:
+        values |= {
+            "error_code": failure.code,
+            "error_message": failure.message,
+            "error_param": failure.param,
+            "error_fault": failure.fault,
+        }
+    return values

@@ -1,0 +1,35 @@
+"""How SQLite is opened here: write-ahead log, foreign keys, patience, and transactions that begin when told to.
+
+A transaction that reads first and writes later can fail at once in SQLite ("database is locked") when another writer
+came between, and no time-out helps. So a unit of work takes the write lock at its beginning (BEGIN IMMEDIATE), and only
+one that says it will not write does not.
+"""
+
+from __future__ import annotations
+
+from sqlite3 import Connection as SqliteConnection
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
+
+DEFERRED = "selfspec_deferred"  # execution option: do not take the write lock when a transaction begins
+_BUSY_TIMEOUT_MS = 30_000  # how long a writer waits for another one
+
+
+def prepare_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
+    """Set up every connection the engine will make."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions on its own
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        deferred = connection.get_execution_options().get(DEFERRED, False)
+        connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""Alembic's versions of the database. ``Database.upgrade()`` and the ``alembic`` command both run them."""

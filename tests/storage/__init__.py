@@ -1,0 +1,1 @@
+"""Tests of what outlives the process, on real files and real databases."""
