@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -90,14 +91,19 @@ def make_engine(settings: Settings, *, num_slots: int) -> Engine:
     entry = CATALOGUE.get(settings.base)
     options = BaseOptions(
         name=settings.base,
-        folder=pull_base(settings),
         hub_id=entry.hub_id if entry else settings.base,
         quantization=settings.quantization,
         dtype=settings.dtype,
         device=settings.device,
         threads=settings.threads,
     )
-    return TorchEngine(options, num_slots=num_slots, max_rank=settings.max_lora_rank, max_batch=settings.max_batch)
+    return TorchEngine(
+        options,
+        partial(pull_base, settings),
+        num_slots=num_slots,
+        max_rank=settings.max_lora_rank,
+        max_batch=settings.max_batch,
+    )
 
 
 def migrate(settings: Settings) -> None:

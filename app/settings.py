@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     adapter_slots: int = Field(
         8, ge=1, le=1024, description="Experts that can be attached at once. Each slot costs memory at max_lora_rank."
     )
-    max_lora_rank: int = Field(64, ge=1, le=512, description="Largest adapter rank a slot holds; above it: refused.")
+    max_lora_rank: int = Field(
+        16, ge=1, le=512, description="Largest adapter rank a slot holds; above it: refused. Every slot's memory grows."
+    )
     max_batch: int = Field(
         32, ge=1, le=4096, description="Sequences computed together; others wait. More costs memory for their caches."
     )

@@ -29,7 +29,6 @@ class BaseOptions:
     """How to load. ``hub_id`` is the name other tools know the base by (written into adapter_config.json)."""
 
     name: str
-    folder: Path
     hub_id: str
     quantization: Quantization = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -67,7 +66,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def load_base(options: BaseOptions, *, tokenizer: PreTrainedTokenizerBase | None = None) -> LoadedBase:
+def load_base(options: BaseOptions, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> LoadedBase:
     """Load the weights; raises SetupError in one line where the folder is no model."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -76,17 +75,17 @@ def load_base(options: BaseOptions, *, tokenizer: PreTrainedTokenizerBase | None
     quantization = pick_quantization(options.quantization, device)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            options.folder,
+            folder,
             dtype=dtype,
             device_map={"": device},
             quantization_config=_nf4(dtype) if quantization == "nf4" else None,
         )
     except (OSError, ValueError) as error:
-        raise SetupError(f"cannot load the base {options.name!r} from {options.folder}: {error}") from error
+        raise SetupError(f"cannot load the base {options.name!r} from {folder}: {error}") from error
     model.requires_grad_(False)  # from_pretrained leaves it in evaluation mode
     info = BaseInfo(
         name=options.name,
-        fingerprint=fingerprint(options.folder, quantization=quantization),
+        fingerprint=fingerprint(folder, quantization=quantization),
         quantization=quantization,
         dtype=str(dtype).removeprefix("torch."),
         device=device,
@@ -96,7 +95,7 @@ def load_base(options: BaseOptions, *, tokenizer: PreTrainedTokenizerBase | None
         num_parameters=model.num_parameters(),
     )
     log.info("base %s loaded: %s", info.name, info)
-    return wrap_model(model, tokenizer or load_tokenizer(options.folder), info, hub_id=options.hub_id)
+    return wrap_model(model, tokenizer or load_tokenizer(folder), info, hub_id=options.hub_id)
 
 
 def wrap_model(model: Any, tokenizer: PreTrainedTokenizerBase, info: BaseInfo, *, hub_id: str) -> LoadedBase:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from app.core.errors import AdapterRefused, InvalidInput, NotFound, Problem
+from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Problem
 from app.core.recipe import Recipe
 from app.core.records import (
     Attachment,
@@ -40,9 +41,12 @@ _LEAST_DISTANCE = 1e-6  # nats; below this an adapter acts like no adapter
 class TorchEngine:
     """Loads in the background; requests wait in the queue until the base is there."""
 
-    def __init__(self, options: BaseOptions, *, num_slots: int, max_rank: int, max_batch: int) -> None:
-        self._options, self._num_slots, self._max_rank = options, num_slots, max_rank
-        self._tokenizer = load_tokenizer(options.folder)
+    def __init__(
+        self, options: BaseOptions, fetch: Callable[[], Path], *, num_slots: int, max_rank: int, max_batch: int
+    ) -> None:
+        """``fetch`` gives the base's folder; it runs on the owner thread, for it may take minutes."""
+        self._options, self._fetch, self._num_slots, self._max_rank = options, fetch, num_slots, max_rank
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         self._table = SlotTable(num_slots)
         self._attached: dict[str, Attachment] = {}
         self._counts: Counter[str] = Counter()
@@ -61,6 +65,8 @@ class TorchEngine:
         return self._base.info
 
     def count(self, text: str) -> int:
+        if self._tokenizer is None:
+            raise NotReady("the base is still loading")
         return len(self._tokenizer(text)["input_ids"])
 
     def submit(self, request: GenerationRequest) -> Future[Completion]:
@@ -121,7 +127,9 @@ class TorchEngine:
         return self._loaded
 
     def _load(self) -> None:
-        base = load_base(self._options, tokenizer=self._tokenizer)
+        folder = self._fetch()
+        self._tokenizer = load_tokenizer(folder)
+        base = load_base(self._options, folder, tokenizer=self._tokenizer)
         dtype = getattr(torch, base.info.dtype)
         self._bank = SlotBank(base.model, num_slots=self._num_slots, max_rank=self._max_rank, dtype=dtype)
         self._decoder = Decoder(base, self._bank.segments)

@@ -218,9 +218,11 @@ def _micro_batches(batch: Sequence[TokenRow], max_tokens: int) -> Iterator[list[
 
 def _optimizer(base: LoadedBase, parameters: list[Any], recipe: Recipe) -> torch.optim.Optimizer:
     if base.device.type == "cuda":
-        import bitsandbytes.optim as eight_bit
+        from bitsandbytes.optim.adamw import PagedAdamW8bit
 
-        paged: torch.optim.Optimizer = eight_bit.PagedAdamW8bit(parameters, lr=recipe.learning_rate, weight_decay=0.0)
+        paged: torch.optim.Optimizer = PagedAdamW8bit(  # type: ignore[no-untyped-call]
+            parameters, lr=recipe.learning_rate, weight_decay=0.0
+        )
         return paged
     return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
 

@@ -20,7 +20,7 @@ PROMPTS_PER_WAVE = 32  # prompts sent together; fixed, because what shares a bat
 
 _INSTRUCTION = re.compile(r"^(\d+)\. Instruction:[ \t]*", re.MULTILINE)
 _PLACEHOLDER = re.compile(
-    r"\[[^\]]*(?:insert|your|name|text|company)[^\]]*\]|<[^>]*(?:input|text|insert)[^>]*>|lorem ipsum|<noinput>|\bN/A\b",
+    r"\[[^\]]*(?:insert|your|name|text|company)[^\]]*\]|<[^>]*(?:input|text|insert)[^>]*>|lorem ipsum|\bN/A\b",
     re.IGNORECASE,
 )
 

@@ -135,7 +135,7 @@ def make_adapter(bench: Bench) -> None:
     bench.write(REPORT, [{key: value for key, value in to_row(report).items() if key != "seconds"}])
     bench.tell(
         "training_done",
-        f"loss {report.first_loss:.3f} → {report.last_loss:.3f} in {report.num_steps} steps over {report.num_rows} rows",
+        f"loss {report.first_loss:.3f} → {report.last_loss:.3f}: {report.num_steps} steps, {report.num_rows} rows",
         data=to_row(report),
         is_warning=report.num_dropped > 0,
     )
