@@ -110,8 +110,8 @@ def explain(error: Exception) -> str | None:
             return f"the disk is full: {error.filename or 'free some space'} could not be written"
         case OSError(errno=errno.EADDRINUSE):
             return "the port is in use: stop what listens there, or choose another: SELFSPEC_PORT=8001"
-        case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS):
-            return f"not allowed: {error.strerror}: {error.filename}"
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
         case _:
             return None
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 from rich.console import Console
@@ -20,6 +22,7 @@ from app.core.errors import SelfspecError, SetupError
 from app.processes import POLL_SECONDS, Processes, Program, ended_by_signals
 from app.settings import Settings
 
+MIN_FREE_BYTES = 200_000_000  # tables, messages, logs and one small adapter
 READY_SECONDS = 600.0  # a large base on a slow disk takes minutes
 
 
@@ -28,11 +31,19 @@ def run_service(settings: Settings) -> Processes:
     return Processes(programs_of(settings), environment=child_environment(settings))
 
 
-def wait_ready(processes: Processes, *, url: str, on_wait: Callable[[str], None] = lambda missing: None) -> None:
-    """Block until GET /ready answers 200; ``on_wait`` is told what is missing. Raises SelfspecError."""
+def wait_ready(processes: Processes, *, url: str, console: Console) -> None:
+    """Block until GET /ready answers 200, showing what is missing. Raises SelfspecError."""
     deadline = time.monotonic() + READY_SECONDS
+    with console.status("the API is starting") as status:
+        _wait_ready(processes, url=url, deadline=deadline, tell=status.update if console.is_terminal else console.print)
+
+
+def _wait_ready(processes: Processes, *, url: str, deadline: float, tell: Callable[[str], None]) -> None:
+    told = None
     while (missing := what_is_missing(url)) is not None:
-        on_wait(missing)
+        if missing != told:
+            tell(missing)
+            told = missing
         processes.check()
         if time.monotonic() > deadline:
             raise SelfspecError(f"the service was not ready after {READY_SECONDS:.0f} seconds: {missing}")
@@ -83,6 +94,7 @@ def prepare(settings: Settings, console: Console) -> None:
     """What must be there before the service starts: a free port, a folder to write to, tables, the base."""
     check_port(settings.host, settings.port)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    check_space(settings.data_dir)
     from app import bootstrap  # the database and broker libraries, which nothing else here needs
 
     bootstrap.migrate(settings)
@@ -115,6 +127,13 @@ def check_port(host: str, port: int) -> None:
         raise SetupError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
+def check_space(folder: Path) -> None:
+    """Raise SetupError where the service would start and then fail at its first write."""
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise SetupError(f"the disk of {folder} is full: {free / 1e6:.0f} MB free, {MIN_FREE_BYTES / 1e6:.0f} MB needed")
+
+
 def local_url(settings: Settings) -> str:
     """Where this machine reaches the API; an address that means "all" is replaced by the loopback."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
@@ -145,8 +164,7 @@ def serve(settings: Settings, console: Console) -> None:
             with run_service(settings) as processes:
                 console.print(f"starting; logs are in {settings.logs_dir}", highlight=False)
                 url = local_url(settings)
-                with console.status("starting") as status:
-                    wait_ready(processes, url=url, on_wait=status.update)
+                wait_ready(processes, url=url, console=console)
                 ready_seconds = round(time.monotonic() - started, 1)
                 console.print(f"ready at {url} (try {url}/docs); Ctrl-C ends it", highlight=False)
                 processes.watch()

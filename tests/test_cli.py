@@ -53,7 +53,7 @@ def test_a_port_in_use_is_one_line(command: str, tmp_path: Path) -> None:
         (SetupError("the machine says no"), "the machine says no"),
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "the disk is full: /data/x could not be written"),
         (OSError(errno.EADDRINUSE, "Address already in use"), "the port is in use"),
-        (PermissionError(errno.EACCES, "Permission denied", "/data"), "not allowed: Permission denied: /data"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data"), "/data: Permission denied"),
     ],
 )
 def test_known_errors_become_a_line(error: Exception, line: str) -> None:

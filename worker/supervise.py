@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,9 +26,10 @@ _LAST_WORDS_BYTES = 400
 class Supervisor:
     """The owner of one lease at a time."""
 
-    def __init__(self, stores: Stores, *, owner: str) -> None:
+    def __init__(self, stores: Stores, *, owner: str, stopping: threading.Event) -> None:
+        """``stopping`` is set when this worker is told to end."""
         settings = stores.settings
-        self._settings, self._owner = settings, owner
+        self._settings, self._owner, self._stopping = settings, owner, stopping
         self._leases = LeaseService(
             stores.database, stores.artifacts, clock=stores.clock, lease_seconds=settings.lease_seconds
         )
@@ -62,6 +64,10 @@ class Supervisor:
             if self._leases.is_cancel_requested(lease):
                 _kill(child)
                 self._leases.end_cancelled(lease)
+                return
+            if self._stopping.is_set():
+                _kill(child)
+                self._leases.give_back(lease)
                 return
             if time.monotonic() - renewed >= self._settings.heartbeat_seconds:
                 if not self._leases.renew(lease):

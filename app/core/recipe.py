@@ -6,6 +6,7 @@ on two CPU cores. A request names a preset and overrides single knobs; unknown k
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -119,5 +120,7 @@ def make_recipe(overrides: dict[str, Any] | None = None) -> Recipe:
 def _problem(fault: Any) -> Problem:
     field = ".".join(["recipe", *(str(part) for part in fault["loc"])])
     if fault["type"] == "extra_forbidden":
-        return Problem(field, f"unknown recipe key; there are: {', '.join(Recipe.model_fields)}")
+        near = get_close_matches(str(fault["loc"][-1]), Recipe.model_fields, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(Recipe.model_fields)}"
+        return Problem(field, f"unknown recipe key; {remedy}")
     return Problem(field, fault["msg"])

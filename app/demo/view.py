@@ -93,9 +93,9 @@ class Lines:
 
 
 def _extent(stage: Stage) -> tuple[float, float | None]:
-    """Done and total for a bar: a stage that has succeeded is full, whatever it counted."""
-    if stage.status == "succeeded":
-        return 1.0, 1.0
+    """Done and total for a bar: empty before, full after, whatever was counted; without a total it only moves."""
+    if stage.status in ("pending", "succeeded"):
+        return float(stage.status == "succeeded"), 1.0
     return float(stage.done), float(stage.total) if stage.total else None
 
 

@@ -59,8 +59,8 @@ def run_demo(settings: Settings, console: Console) -> None:
             prepare(settings, console)
         console.print(f"everything is kept in {settings.data_dir}", highlight=False)
         with run_service(settings) as processes, closing(Client(local_url(settings))) as client:
-            with watch.step("start"), console.status("starting") as status:
-                wait_ready(processes, url=local_url(settings), on_wait=status.update)
+            with watch.step("start"):
+                wait_ready(processes, url=local_url(settings), console=console)
             figures = _walk(client, processes, settings=settings, watch=watch, console=console)
     watch.seconds["total"] = round(time.monotonic() - started + watch.seconds["install"], 1)
     console.print(seconds_table(watch.seconds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,20 +61,31 @@ class LeaseService:
             return uow.jobs.get(lease.job_id).cancel_requested
 
     def end_cancelled(self, lease: Lease) -> None:
-        """After the process was killed: the job is cancelled and its unfinished files are gone."""
-        with self._database.session() as uow:
+        """After the process was killed: the job is cancelled and its unfinished files are gone.
+
+        Does nothing if the job had ended before the kill.
+        """
+        with suppress(Conflict), self._database.session() as uow:
             now = self._clock()
             uow.jobs.move(lease.job_id, JobStatus.CANCELLED, now=now, attempt=lease.attempt)
             uow.stage_runs.fail(lease.job_id, now=now, status=StageStatus.CANCELLED)
             uow.events.add(lease.job_id, "job_cancelled", "cancelled on request", now=now)
             uow.commit()
-        self._artifacts.discard(lease.job_id)
+            self._artifacts.discard(lease.job_id)
+
+    def give_back(self, lease: Lease) -> None:
+        """The worker stops: the job waits in the queue, and goes on from what it has made (or had ended already)."""
+        with suppress(Conflict), self._database.session() as uow:
+            now = self._clock()
+            uow.jobs.move(lease.job_id, JobStatus.QUEUED, now=now, attempt=lease.attempt)
+            uow.events.add(lease.job_id, "job_interrupted", "the worker stopped; the job is queued again", now=now)
+            uow.commit()
 
     def end_dead(self, lease: Lease, *, exit_code: int, last_words: str) -> None:
         """The process ended without ending the job (killed, out of memory): the job failed, and it was not the user."""
         with self._database.session() as uow:
             job = uow.jobs.get(lease.job_id)
-            if job.status.is_final or job.attempt != lease.attempt:
+            if job.status is not JobStatus.RUNNING or job.attempt != lease.attempt:
                 return
             now = self._clock()
             how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
