@@ -1,0 +1,183 @@
+"""LoRA on all linear layers of every family of bases: learned, written, served and decoded as PEFT and transformers do."""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+from app.core.recipe import Recipe
+from app.core.records import TrainingRow, TrainingStep
+from app.engine.adapter_files import read_adapter
+from app.engine.base import LoadedBase
+from app.engine.decoding import Decoder, Row, make_sampler
+from app.engine.slots import SlotBank, linear_layers
+from app.engine.training import TokenRow, response_loss, train_adapter
+from tests.engine.tiny import EOS, FAMILIES, VOCABULARY, make_bank, make_base, make_model, peft_logits, write_adapter
+
+pytestmark = [
+    pytest.mark.parametrize("family", FAMILIES),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),  # PEFT, of Conv1D layers
+]
+
+PROMPTS = [[1, 40, 41, 42], [1, *range(60, 80)], [1, 90], [1, *range(100, 111)], [1, 7, 7, 7, 7, 7, 7]]
+RECIPE = Recipe(lora_rank=4, batch_size=4, epochs=4, learning_rate=1e-2, max_length=64, warmup_fraction=0.0)
+ROWS = [TrainingRow(f"the answer to question {n} is ", "positive" if n % 2 else "negative") for n in range(8)]
+
+
+def forward(base: LoadedBase, bank: SlotBank, slots: list[int]) -> list[Tensor]:
+    """The logits of PROMPTS in one batch, padded on the left, each row with its slot: [tokens, vocabulary] each."""
+    width = max(len(prompt) for prompt in PROMPTS)
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in PROMPTS])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in PROMPTS])
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    bank.segments.set(slots)
+    with torch.inference_mode():
+        arguments = base.forward_arguments(attention_mask=mask, position_ids=positions, use_cache=False)
+        logits = base.model(input_ids=ids, **arguments).logits
+    return [row[-len(prompt) :] for row, prompt in zip(logits, PROMPTS, strict=True)]
+
+
+def decode(base: LoadedBase, bank: SlotBank, rows: list[Row]) -> list[list[int]]:
+    Decoder(base, bank.segments).run(rows, on_row_end=lambda row: None)
+    return [row.token_ids for row in rows]
+
+
+def greedy_row(prompt: list[int], *, slot: int = 0, max_new_tokens: int = 16) -> Row:
+    return Row(prompt, slot, make_sampler(0.0, 1.0, 0), max_new_tokens, ())
+
+
+def transformers_greedy(model: Any, prompt: list[int], *, end: int, max_new_tokens: int) -> list[int]:
+    """What transformers' own loop says after ``prompt`` alone, without the end token."""
+    ids = torch.tensor([prompt])
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end,
+        pad_token_id=0,
+    )
+    said = out[0, len(prompt) :].tolist()
+    return said[: said.index(end)] if end in said else said
+
+
+def test_the_layers_are_those_that_peft_chooses(family: str) -> None:
+    model = make_model(family)
+    ours = set(linear_layers(model))
+    peft = get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert ours == {
+        name.removeprefix("base_model.model.")
+        for name, layer in peft.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+    assert ours
+
+
+def test_training_lowers_the_loss_and_peft_loads_the_folder(family: str, tmp_path: Path) -> None:
+    base = make_base(family)
+    untouched = copy.deepcopy(base.model)
+    steps: list[TrainingStep] = []
+    report = train_adapter(base, ROWS, recipe=RECIPE, folder=tmp_path, on_step=steps.append)
+    assert steps[-1].loss < 0.8 * steps[0].loss
+    assert report.num_modules == len(linear_layers(base.model)) == len(read_adapter(tmp_path).pairs)
+
+    for (name, before), after in zip(untouched.named_parameters(), base.model.parameters(), strict=True):
+        assert torch.equal(before, after), name
+
+    bank = make_bank(base)
+    bank.write(1, read_adapter(tmp_path).pairs)
+    ours = Decoder(base, bank.segments).log_probabilities(PROMPTS[1], 1)
+    theirs = torch.log_softmax(peft_logits(untouched, tmp_path, PROMPTS[1]), dim=-1)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    loaded = PeftModel.from_pretrained(copy.deepcopy(untouched), tmp_path)
+    assert loaded.peft_config["default"].base_model_name_or_path == "tiny/random"
+
+
+def test_a_mixed_batch_computes_what_peft_computes(family: str, tmp_path: Path) -> None:
+    """Two adapters and the bare base side by side, prompts of several lengths; then one is evicted for a third."""
+    base = make_base(family)
+    bare = copy.deepcopy(base.model)
+    folders = [write_adapter(bare, tmp_path / str(seed), seed=seed, r=seed + 1) for seed in (1, 2, 3)]
+    bank = make_bank(base, num_slots=2)
+
+    def check(slots: list[int], in_slot: dict[int, Path]) -> None:
+        for row, prompt, slot in zip(forward(base, bank, slots), PROMPTS, slots, strict=True):
+            wanted = peft_logits(bare, in_slot.get(slot), prompt)
+            torch.testing.assert_close(row, wanted, atol=1e-4, rtol=0)
+
+    bank.write(1, read_adapter(folders[0]).pairs)
+    check([0, 1, 1, 0, 1], {1: folders[0]})
+    bank.write(2, read_adapter(folders[1]).pairs)
+    check([2, 1, 0, 2, 1], {1: folders[0], 2: folders[1]})
+    bank.write(1, read_adapter(folders[2]).pairs)  # another rank in the slot of the first
+    check([1, 1, 0, 2, 0], {1: folders[2], 2: folders[1]})
+    bank.clear(2)
+    check([1, 2, 0, 2, 0], {1: folders[2]})
+
+
+def test_greedy_decoding_is_what_transformers_generates(family: str) -> None:
+    """Rows of different prompts, lengths and ends, in one batch; most of them leave it before the last."""
+    base = make_base(family)
+    bare = copy.deepcopy(base.model)
+    usual = [transformers_greedy(bare, prompt, end=EOS, max_new_tokens=24) for prompt in PROMPTS]
+    end = usual[0][5]  # a token that is really said, so that rows do end at it
+    base = replace(base, eos_ids=frozenset({end}))
+    budgets = [24, 24, 5, 24, 12]
+    wanted = [
+        transformers_greedy(bare, prompt, end=end, max_new_tokens=budget)
+        for prompt, budget in zip(PROMPTS, budgets, strict=True)
+    ]
+    assert len({len(said) for said in wanted}) >= 3, "the rows should end at different times"
+
+    rows = [greedy_row(prompt, max_new_tokens=budget) for prompt, budget in zip(PROMPTS, budgets, strict=True)]
+    assert decode(base, make_bank(base), rows) == wanted
+    for row, said, budget in zip(rows, wanted, budgets, strict=True):
+        assert row.finish_reason == ("stop" if len(said) < budget else "length")
+
+
+def test_decoding_with_adapters_is_each_adapter_alone(family: str, tmp_path: Path) -> None:
+    base = make_base(family)
+    bare = copy.deepcopy(base.model)
+    bank = make_bank(base)
+    bank.write(1, read_adapter(write_adapter(bare, tmp_path / "a", seed=1)).pairs)
+    bank.write(3, read_adapter(write_adapter(bare, tmp_path / "b", seed=2)).pairs)
+    folders = {1: tmp_path / "a", 3: tmp_path / "b"}
+    slots, budgets = [3, 0, 1, 1, 3], [16, 3, 16, 6, 9]
+
+    wanted = []
+    for prompt, slot, budget in zip(PROMPTS, slots, budgets, strict=True):
+        model = copy.deepcopy(bare)
+        alone = PeftModel.from_pretrained(model, folders[slot]) if slot else model
+        wanted.append(transformers_greedy(alone, prompt, end=EOS, max_new_tokens=budget))
+    rows = [
+        greedy_row(prompt, slot=slot, max_new_tokens=budget)
+        for prompt, slot, budget in zip(PROMPTS, slots, budgets, strict=True)
+    ]
+    assert decode(base, bank, rows) == wanted
+
+
+def test_the_loss_is_that_of_each_row_alone(family: str) -> None:
+    """Padding, position ids, kept logits and softcapped logits change nothing."""
+    base = make_base(family)
+    chance = random.Random(0)
+    rows = [
+        TokenRow([1, *(chance.randrange(3, VOCABULARY) for _ in range(num_prompt + num_target - 2)), EOS], num_prompt)
+        for num_prompt, num_target in ((3, 5), (17, 2), (1, 9), (8, 8))
+    ]
+    ours = response_loss(base, base.model, rows)
+    wanted = 0.0
+    for row in rows:
+        ids = torch.tensor([row.ids])
+        logits = base.model(input_ids=ids, use_cache=False).logits[0].float()
+        losses = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:], reduction="none")
+        wanted += float(losses[row.num_prompt - 1 :].sum())
+    assert float(ours) == pytest.approx(wanted, rel=1e-5)
