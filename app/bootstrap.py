@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from celery import Celery
-
 from app.core.ports import Engine
 from app.engine.catalogue import CATALOGUE
 from app.engine.pull import base_folder as find_base_folder
@@ -18,7 +16,7 @@ from app.engine.pull import is_pulled, pull
 from app.settings import Settings
 from app.storage.artifacts import ArtifactStore
 from app.storage.database import Database
-from app.storage.job_queue import TASK, JobQueue, make_celery
+from app.storage.job_queue import TASK, CeleryApp, JobQueue, make_celery
 
 RUN_JOB = TASK  # the name of the one task a worker knows
 
@@ -55,7 +53,7 @@ class Resources:
         self.database.dispose()
 
 
-def build_celery(settings: Settings) -> Celery:
+def build_celery(settings: Settings) -> CeleryApp:
     """The Celery application of the configured broker."""
     return make_celery(settings.resolved_broker_url, settings.broker_dir)
 

@@ -32,7 +32,7 @@ def demo() -> None:
     """Make and check a finance expert from the bundled examples, every step shown."""
     from app.demo import run_demo
 
-    run_demo(Settings(), Console())
+    run_demo(Settings(), Console(highlight=False))
 
 
 @app.command()
@@ -40,7 +40,7 @@ def serve() -> None:
     """Run API and worker on this machine until Ctrl-C."""
     from app.serve import serve as run
 
-    run(Settings(), Console())
+    run(Settings(), Console(highlight=False))
 
 
 @app.command()

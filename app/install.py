@@ -37,7 +37,7 @@ REASONS: tuple[tuple[str, str], ...] = (
         "the disk is full: free some gigabytes (TMPDIR may name another disk for temporary files) and run again",
     ),
     (
-        r"unable to execute '|command '\S*(gcc|cc|clang|g\+\+)\S*' failed: No such file|No CMAKE_C\w*_COMPILER"
+        r"(gcc|g\+\+|cc|clang)'?( failed)?: (No such file|not found|command not found)|No CMAKE_C\w*_COMPILER"
         r"|No such file or directory: '(gcc|cc|clang|g\+\+)'|[Uu]nknown compiler|Visual C\+\+ .* is required",
         "a package has no ready-made wheel for this machine and no C compiler was found: "
         "install one (Debian: apt install build-essential python3-dev) and run again",

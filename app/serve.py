@@ -106,7 +106,7 @@ def pull_base(settings: Settings, console: Console) -> None:
     """Fetch the base in a process of its own: converting it takes libraries and memory this one has no use for."""
     command = (sys.executable, "-m", "app.cli", "models", "pull")
     program = Program("fetching of the base", command, settings.logs_dir / "pull.log")
-    console.print(f"base {settings.base}: fetched if it is not here yet (log: {program.log})", highlight=False)
+    console.print(f"base {settings.base}: fetched if it is not here yet (log: {program.log})", soft_wrap=True)
     with console.status("fetching the base"), Processes([program], environment=child_environment(settings)) as pulling:
         pulling.wait()
 
@@ -127,11 +127,12 @@ def check_port(host: str, port: int) -> None:
         raise SetupError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
-def check_space(folder: Path) -> None:
+def check_space(folder: Path, *, num_bytes: int = MIN_FREE_BYTES) -> None:
     """Raise SetupError where the service would start and then fail at its first write."""
     free = shutil.disk_usage(folder).free
-    if free < MIN_FREE_BYTES:
-        raise SetupError(f"the disk of {folder} is full: {free / 1e6:.0f} MB free, {MIN_FREE_BYTES / 1e6:.0f} MB needed")
+    if free < num_bytes:
+        figures = f"{free / 1e6:.0f} MB free, {num_bytes / 1e6:.0f} MB needed"
+        raise SetupError(f"the disk of {folder} is full: {figures}")
 
 
 def local_url(settings: Settings) -> str:
@@ -162,13 +163,13 @@ def serve(settings: Settings, console: Console) -> None:
         try:
             prepare(settings, console)
             with run_service(settings) as processes:
-                console.print(f"starting; logs are in {settings.logs_dir}", highlight=False)
+                console.print(f"starting; logs are in {settings.logs_dir}", soft_wrap=True)
                 url = local_url(settings)
                 wait_ready(processes, url=url, console=console)
                 ready_seconds = round(time.monotonic() - started, 1)
-                console.print(f"ready at {url} (try {url}/docs); Ctrl-C ends it", highlight=False)
+                console.print(f"ready at {url} (try {url}/docs); Ctrl-C ends it", soft_wrap=True)
                 processes.watch()
         except KeyboardInterrupt:
-            console.print("stopped", highlight=False)
+            console.print("stopped")
     figures = {"ready_seconds": ready_seconds, "seconds": round(time.monotonic() - started, 1)}
     print(json.dumps({"serve": figures}), flush=True)

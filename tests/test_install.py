@@ -22,6 +22,10 @@ NO_COMPILER = """  building 'psutil._psutil_linux' extension
   error: command 'gcc' failed: No such file or directory
   [end of output]
 ERROR: Failed building wheel for psutil"""
+NO_COMPILER_FOR_MAKE = """      cc -O2 -fPIC -c lapi.c
+      make: gcc: No such file or directory
+      make: *** [Makefile:12: lapi.o] Error 127
+error: subprocess-exited-with-error"""
 OTHER = "Collecting six\nERROR: six-9.9 is not a supported wheel on this platform.\nnote: ask someone\n"
 
 
@@ -31,6 +35,7 @@ OTHER = "Collecting six\nERROR: six-9.9 is not a supported wheel on this platfor
         (UNREACHABLE, "the package registry cannot be reached"),
         (FULL, "the disk is full"),
         (NO_COMPILER, "no C compiler was found"),
+        (NO_COMPILER_FOR_MAKE, "no C compiler was found"),
         (OTHER, "ERROR: six-9.9 is not a supported wheel on this platform."),
         ("", "an installer ended without a word"),
     ],

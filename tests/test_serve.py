@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import SetupError
-from app.serve import check_port, child_environment, local_url, what_is_missing
+from app.serve import check_port, check_space, child_environment, local_url, what_is_missing
 from app.settings import Settings
 
 
@@ -30,6 +30,12 @@ def test_a_free_port_passes(taken_port: int) -> None:
         free = server.getsockname()[1]
     assert free != taken_port
     check_port("127.0.0.1", free)
+
+
+def test_a_full_disk_is_told_before_anything_starts(tmp_path: Path) -> None:
+    check_space(tmp_path, num_bytes=1)
+    with pytest.raises(SetupError, match=r"the disk of .* is full: \d+ MB free, 1000000 MB needed"):
+        check_space(tmp_path, num_bytes=10**12)
 
 
 def test_a_foreign_address_is_refused() -> None:

@@ -1,9 +1,15 @@
-"""The process of one job: ``python -m worker.child JOB_ID OWNER ATTEMPT``. Its exit code is 0 if the job ended."""
+"""The process of one job: ``python -m worker.child JOB_ID OWNER ATTEMPT``. Its exit code is 0 if the job ended.
+
+The worker holds the other end of its standard input. When that ends the worker is gone, nobody renews the lease, and
+this process ends at once.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 
 from app.bootstrap import build
 from app.services.lease import Lease, LeaseLost
@@ -33,5 +39,13 @@ def main(job_id: str, owner: str, attempt: str) -> int:
     return 0
 
 
+def end_with_worker() -> None:
+    """Blocks until the worker is gone. Reads past Python's buffers: their locks would not let a thread be left here."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os._exit(4)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_worker, daemon=True).start()
     sys.exit(main(*sys.argv[1:]))

@@ -77,11 +77,14 @@ class Supervisor:
 
 
 def _spawn(lease: Lease, output: int) -> subprocess.Popen[bytes]:
-    """A fresh interpreter, so that CUDA works and memory comes back whole, in a process group of its own."""
+    """A fresh interpreter, so that CUDA works and memory comes back whole, in a process group of its own.
+
+    It ends when its input does, which this process holds open: a worker that is killed leaves no child at work.
+    """
     command = [sys.executable, "-m", "worker.child", lease.job_id, lease.owner, str(lease.attempt)]
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
     )
 
 

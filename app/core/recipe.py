@@ -39,10 +39,12 @@ class Recipe(BaseModel):
     instruction_top_p: float = Field(0.98, gt=0, le=1)
     instruction_max_new_tokens: int = Field(1024, ge=8, le=8192)
     novelty_threshold: float = Field(
-        0.7, gt=0, le=1, description="Reject an item whose ROUGE-L F with any seed or accepted item is above this."
+        0.7, gt=0, le=1, description="Reject new text whose ROUGE-L F with any seed or accepted item is above this."
     )
     min_words: int = Field(
-        3, ge=1, description="Shortest instruction, words; also the shortest input of an anchored prompt."
+        3,
+        ge=1,
+        description="Shortest instruction of a list and text of an anchored prompt, words; less if its seeds are.",
     )
     max_words: int = Field(150, ge=10, description="Longest instruction or input, words.")
 
@@ -98,6 +100,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "response_shots": 2,
         "response_max_new_tokens": 64,
         "batch_size": 8,
+        "micro_batch_tokens": 1024,
         "learning_rate": 1e-3,
         "max_length": 512,
         "evaluation_max_new_tokens": 64,

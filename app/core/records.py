@@ -214,9 +214,12 @@ class Judged:
     expert: dict[str, float]
 
 
+MEAN = "mean"  # the task name of a comparison over all tasks
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Base and expert on one task (or the mean over tasks), 0 to 100; low and high bound the difference (95 %)."""
+    """Base and expert on one task (or ``MEAN``, over tasks), 0 to 100; low and high bound the difference (95 %)."""
 
     task: str
     metric: str

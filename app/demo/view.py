@@ -89,7 +89,7 @@ class Lines:
                 self._shown[stage.name] = stage.status
                 self._last_line = time.monotonic()
                 text = f"{stage.name:<13} {stage.status:<9} {_count(stage):>11} {_clock(stage)}"
-                self._console.print(text.rstrip(), highlight=False)
+                self._console.print(text.rstrip())
 
 
 def _extent(stage: Stage) -> tuple[float, float | None]:

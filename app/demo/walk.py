@@ -7,7 +7,6 @@ shown again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -19,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from app.core.errors import SelfspecError, SetupError
-from app.core.records import Seed
+from app.core.recipe import make_recipe
+from app.core.records import Seed, digest_of
 from app.demo.client import Answer, Client, Job, Metric
 from app.demo.view import metrics_table, seconds_table, stage_view
 from app.processes import Processes, ended_by_signals
@@ -57,7 +57,7 @@ def run_demo(settings: Settings, console: Console) -> None:
         console.rule("1/4  Prepare: tables, base, API, worker", align="left")
         with watch.step("prepare"):
             prepare(settings, console)
-        console.print(f"everything is kept in {settings.data_dir}", highlight=False)
+        console.print(f"everything is kept in {settings.data_dir}", soft_wrap=True)
         with run_service(settings) as processes, closing(Client(local_url(settings))) as client:
             with watch.step("start"):
                 wait_ready(processes, url=local_url(settings), console=console)
@@ -65,7 +65,7 @@ def run_demo(settings: Settings, console: Console) -> None:
     watch.seconds["total"] = round(time.monotonic() - started + watch.seconds["install"], 1)
     console.print(seconds_table(watch.seconds))
     console.print(
-        f"\n`make serve` keeps the service running; Swagger UI is then at {local_url(settings)}/docs", highlight=False
+        f"\n`make serve` keeps the service running; Swagger UI is then at {local_url(settings)}/docs", soft_wrap=True
     )
     print(json.dumps({"demo": {"seconds": watch.seconds, **figures}}), flush=True)
 
@@ -100,7 +100,7 @@ def install_seconds() -> float:
     if not INSTALL_REPORT.exists() or time.time() - INSTALL_REPORT.stat().st_mtime > SAME_RUN_SECONDS:
         return 0.0
     steps: dict[str, float] = json.loads(INSTALL_REPORT.read_text(encoding="utf-8"))["seconds"]
-    return round(sum(steps.values()), 1)
+    return round(sum(steps.values(), 0.0), 1)
 
 
 def post(client: Client, *, settings: Settings) -> Job:
@@ -109,8 +109,8 @@ def post(client: Client, *, settings: Settings) -> Job:
     One that failed or was cancelled is not taken again.
     """
     files = {name: EXAMPLES / f"{name}.jsonl" for name in ("seeds", "evaluation")}
-    parts = [json.dumps(RECIPE).encode(), settings.base.encode(), *(file.read_bytes() for file in files.values())]
-    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    knobs = make_recipe(RECIPE).model_dump_json()
+    digest = digest_of(settings.engine, settings.base, knobs, *(file.read_text("utf-8") for file in files.values()))
     for attempt in range(1, 1000):
         key = f"demo-{digest}-{attempt}"
         job = client.specialize(DOMAIN, **files, recipe=RECIPE, idempotency_key=key)
@@ -121,9 +121,9 @@ def post(client: Client, *, settings: Settings) -> Job:
 
 def follow(client: Client, job: Job, *, processes: Processes, console: Console) -> Job:
     """Show every stage until the job has ended; raises SelfspecError unless it succeeded."""
-    console.print(f"GET /jobs/{job.id}", highlight=False)
+    console.print(f"GET /jobs/{job.id}")
     if job.is_final:
-        console.print("made by an earlier demo in this data folder; shown again", highlight=False)
+        console.print("made by an earlier demo in this data folder; shown again")
     with stage_view(console) as view:
         view.show(job)
         while not job.is_final:
@@ -159,7 +159,7 @@ def ask_both(client: Client, job: Job, *, item: tuple[int, Seed], console: Conso
     }
     for title, text in shown.items():
         console.print(f"[bold]{title}[/bold]")
-        console.print(text, markup=False, highlight=False, end="\n\n")
+        console.print(text, markup=False, end="\n\n")
     return check_proof(client, job, base=base, expert=expert, console=console)
 
 
@@ -175,6 +175,6 @@ def check_proof(client: Client, job: Job, *, base: Answer, expert: Answer, conso
     console.print(
         f"{proof.name} is attached: {proof.num_modules} layers, log-probabilities {proof.probe_distance:.4f} nats "
         "from the base's",
-        highlight=False,
+        soft_wrap=True,
     )
     return job.adapter

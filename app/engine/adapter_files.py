@@ -17,6 +17,23 @@ from app.core.errors import AdapterRefused
 from app.engine.slots import LoraPair
 
 ORIGIN_FILE = "selfspec.json"  # which base an adapter was trained on, by fingerprint
+_HARMLESS_STARTS = (True, False, "gaussian", "orthogonal", "eva")  # the others take something away from the base
+_UNSUPPORTED = (
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "trainable_token_indices",
+    "target_parameters",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "megatron_config",
+)
 _KEY = re.compile(r"^base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight$")
 
 
@@ -33,46 +50,83 @@ class AdapterFile:
 def read_adapter(folder: Path) -> AdapterFile:
     """Raises AdapterRefused, naming the cause, if the folder is no plain LoRA adapter."""
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
+        config = _object(folder / "adapter_config.json")
         tensors = load_file(folder / "adapter_model.safetensors")
+        fingerprint = _origin(folder)
     except (OSError, ValueError, SafetensorError) as error:
-        raise AdapterRefused(f"cannot read adapter folder {folder.name}: {error}", param="adapter") from error
+        raise _refused(f"cannot read adapter folder {folder.name}: {error}") from error
     _refuse_unsupported(config)
-    pairs = _pairs(tensors, config)
+    rank, scaling = _scaling(config)
     return AdapterFile(
-        rank=max((pair.a.shape[1] for pair in pairs.values()), default=0),
-        pairs=pairs,
-        base_fingerprint=_origin(folder),
+        rank=rank,
+        pairs=_pairs(tensors, rank=rank, scaling=scaling),
+        base_fingerprint=fingerprint,
         num_bytes=sum(tensor.nbytes for tensor in tensors.values()),
     )
 
 
+def _refused(message: str) -> AdapterRefused:
+    return AdapterRefused(message, param="adapter")
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
+
+
 def _refuse_unsupported(config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        raise AdapterRefused(f"peft_type {config.get('peft_type')!r} is not supported; only LORA is", param="adapter")
+        raise _refused(f"peft_type {config.get('peft_type')!r} is not supported; only LORA is")
     if config.get("use_dora"):
-        raise AdapterRefused("DoRA adapters are not supported yet", param="adapter")
+        raise _refused("DoRA adapters are not supported yet")
     if config.get("bias", "none") != "none":
-        raise AdapterRefused(f"adapters with bias={config['bias']!r} are not supported yet", param="adapter")
-    for key in ("modules_to_save", "rank_pattern", "alpha_pattern"):
+        raise _refused(f"adapters with bias={config['bias']!r} are not supported yet")
+    if (start := config.get("init_lora_weights", True)) not in _HARMLESS_STARTS:
+        raise _refused(f"adapters with init_lora_weights={start!r} change the base's own weights; convert it first")
+    for key in _UNSUPPORTED:
         if config.get(key):
-            raise AdapterRefused(f"adapters with {key} are not supported yet", param="adapter")
+            raise _refused(f"adapters with {key} are not supported yet")
 
 
-def _pairs(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, LoraPair]:
+def _scaling(config: dict[str, Any]) -> tuple[int, float]:
+    """The rank, and what B is multiplied with."""
+    for key in ("r", "lora_alpha"):
+        if not isinstance(config.get(key), int | float) or config[key] <= 0:
+            raise _refused(f"adapter_config.json: {key} is {config.get(key)!r}, not a number above 0")
     rank, alpha = config["r"], config["lora_alpha"]
-    scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    return rank, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _pairs(tensors: dict[str, Tensor], *, rank: int, scaling: float) -> dict[str, LoraPair]:
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.match(key)
         if match is None:
-            raise AdapterRefused(f"unexpected tensor {key!r} in the adapter", param="adapter")
+            raise _refused(f"unexpected tensor {key!r} in the adapter")
+        if tensor.ndim != 2:
+            raise _refused(f"tensor {key!r} is no matrix: {tuple(tensor.shape)}")
         sides.setdefault(match["layer"], {})[match["side"]] = tensor
-    if lonely := [layer for layer, found in sides.items() if len(found) != 2]:
-        raise AdapterRefused(f"layer {lonely[0]!r} has only one of lora_A and lora_B", param="adapter")
-    return {layer: LoraPair(a=found["A"].T, b=found["B"].T * scaling) for layer, found in sides.items()}
+    if not sides:
+        raise _refused("the adapter holds no LoRA weights: nothing would be applied")
+    return {layer: _pair(layer, found, rank=rank, scaling=scaling) for layer, found in sides.items()}
+
+
+def _pair(layer: str, found: dict[str, Tensor], *, rank: int, scaling: float) -> LoraPair:
+    if len(found) != 2:
+        raise _refused(f"layer {layer!r} has only one of lora_A and lora_B")
+    ranks = (found["A"].shape[0], found["B"].shape[1])
+    if ranks != (rank, rank):
+        raise _refused(f"layer {layer!r} has rank {ranks[0]} in A and {ranks[1]} in B; its config says rank {rank}")
+    return LoraPair(a=found["A"].T, b=found["B"].T * scaling)
 
 
 def _origin(folder: Path) -> str | None:
     path = folder / ORIGIN_FILE
-    return str(json.loads(path.read_text())["base_fingerprint"]) if path.exists() else None
+    if not path.exists():
+        return None
+    fingerprint = _object(path).get("base_fingerprint")
+    if not isinstance(fingerprint, str):
+        raise ValueError(f"{ORIGIN_FILE} names no base_fingerprint")
+    return fingerprint

@@ -5,10 +5,10 @@ Knows nothing of any architecture: whatever ``AutoModelForCausalLM`` loads will 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,10 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
-from app.core.errors import SetupError
+from app.core.errors import InvalidInput, Problem, SetupError
 from app.core.records import BaseInfo
+from app.engine.encoding import Encoder
+from app.engine.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,9 @@ class LoadedBase:
     tokenizer: PreTrainedTokenizerBase
     info: BaseInfo
     hub_id: str
-    eos_ids: frozenset[int]
+    encoder: Encoder
+    eos_id: int  # what an expert learns to end with, and what rows are padded with
+    eos_ids: frozenset[int]  # all that end an answer
     accepts: frozenset[str]  # argument names of the model's forward
 
     @property
@@ -53,17 +57,30 @@ class LoadedBase:
         return device
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, with the start token where the tokenizer adds one."""
-        return list(self.tokenizer(text)["input_ids"])
+        """Token ids of a prompt. Raises InvalidInput for a text that the base cannot read."""
+        return self._readable(self.encoder.prompt(text))
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Token ids of what follows a prompt. Raises InvalidInput for a text that the base cannot read."""
+        return self._readable(self.encoder.continuation(text))
+
+    def _readable(self, ids: list[int]) -> list[int]:
+        """A token without an embedding (some tokenizers have a few) would end the process on CUDA."""
+        num_embeddings = self.model.get_input_embeddings().weight.shape[0]
+        if unknown := [token for token in ids if token >= num_embeddings]:
+            text = self.tokenizer.decode(unknown[:1])
+            raise InvalidInput([Problem("input", f"the base {self.info.name} has no token {text!r}")])
+        return ids
 
     def forward_arguments(self, **arguments: Any) -> dict[str, Any]:
         """Only those arguments that this architecture's forward takes (MPT knows no position_ids, for one)."""
         return {name: value for name, value in arguments.items() if name in self.accepts}
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer alone: a fraction of a second, long before the weights are there."""
-    return AutoTokenizer.from_pretrained(folder)
+def load_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer alone: a fraction of a second, long before the weights are there. Raises SetupError."""
+    with _loading(name, folder):
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def load_base(options: BaseOptions, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> LoadedBase:
@@ -73,15 +90,16 @@ def load_base(options: BaseOptions, folder: Path, *, tokenizer: PreTrainedTokeni
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
     quantization = pick_quantization(options.quantization, device)
-    try:
+    with _loading(options.name, folder):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map={"": device},
             quantization_config=_nf4(dtype) if quantization == "nf4" else None,
+            use_safetensors=True,  # what the fingerprint covers
         )
-    except (OSError, ValueError) as error:
-        raise SetupError(f"cannot load the base {options.name!r} from {folder}: {error}") from error
+    if quantization == "nf4":
+        _keep_layout(model)
     model.requires_grad_(False)  # from_pretrained leaves it in evaluation mode
     info = BaseInfo(
         name=options.name,
@@ -89,30 +107,65 @@ def load_base(options: BaseOptions, folder: Path, *, tokenizer: PreTrainedTokeni
         quantization=quantization,
         dtype=str(dtype).removeprefix("torch."),
         device=device,
-        context_tokens=int(
-            getattr(model.config, "max_position_embeddings", 0) or getattr(model.config, "max_seq_len", 0) or 2048
-        ),
+        context_tokens=context_tokens(model.config),
         num_parameters=model.num_parameters(),
     )
     log.info("base %s loaded: %s", info.name, info)
-    return wrap_model(model, tokenizer or load_tokenizer(folder), info, hub_id=options.hub_id)
+    tokenizer = tokenizer or load_tokenizer(folder, name=options.name)
+    return wrap_model(model, tokenizer, info, hub_id=options.hub_id)
+
+
+def _keep_layout(model: Any) -> None:
+    """Forbid bitsandbytes to repack layers on processors with AVX-512 BF16 at their first answer.
+
+    A repacked layer is about twice as fast, but passes no gradient, rounds its scales anew, and fails where a row is no
+    whole number of blocks. A job answers before it trains, and an adapter is right only on the weights it learned on.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def _loading(name: str, folder: Path) -> Iterator[None]:
+    """Whatever the libraries raise about a folder (they raise about everything) is one line for a person."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SetupError(f"cannot load the base {name!r} from {folder}: {reason}") from error
 
 
 def wrap_model(model: Any, tokenizer: PreTrainedTokenizerBase, info: BaseInfo, *, hub_id: str) -> LoadedBase:
-    """A model that is in memory already, as a base."""
+    """A model that is in memory already, as a base. Raises SetupError if nothing says how its texts end."""
     configured = getattr(model.generation_config, "eos_token_id", None) if model.generation_config else None
-    ends = configured if isinstance(configured, list) else [configured]
+    ends = [*configured] if isinstance(configured, list) else [configured]
     eos_ids = frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
+    if not eos_ids:
+        raise SetupError(f"the base {info.name!r} has no end-of-sequence token: an expert would never stop")
+    eos_id = min(eos_ids) if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
     accepts = frozenset(inspect.signature(model.forward).parameters)
     # a sliced hidden state would make torch multiply by one copy of the vocabulary matrix a row
     model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
-    return LoadedBase(model, tokenizer, info, hub_id, eos_ids, accepts)
+    encoder = Encoder(tokenizer, eos_id=eos_id)
+    return LoadedBase(model, tokenizer, info, hub_id, encoder, eos_id, eos_ids, accepts)
+
+
+def context_tokens(config: Any) -> int:
+    """Tokens the base can read, by whatever name its config gives them."""
+    text = config.get_text_config(decoder=True)
+    known = [getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    return int(next((tokens for tokens in known if tokens), 2048))
 
 
 def pick_device(wanted: str) -> str:
-    """``cuda`` where there is one, unless told otherwise."""
+    """``cuda`` where there is one, unless told otherwise. Raises SetupError for one that is not there."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise SetupError("SELFSPEC_DEVICE=cuda, but torch finds no CUDA device here")
     return wanted
 
 
@@ -136,47 +189,3 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-
-
-def fingerprint(folder: Path, *, quantization: str) -> str:
-    """16 hexadecimal digits over every weight, config and tokenizer byte and the quantization.
-
-    The digests of large files are kept beside them by size and time, so that a start does not read 30 GB again.
-    """
-    names = sorted(
-        path for path in folder.iterdir() if path.suffix in {".safetensors", ".json"} and path.name != _CACHE_NAME
-    )
-    cache = _DigestCache(folder / _CACHE_NAME)
-    parts = [f"{path.name}:{cache.digest(path)}" for path in names if path.name != "manifest.json"]
-    cache.save()
-    return hashlib.sha256("\n".join([*parts, quantization]).encode()).hexdigest()[:16]
-
-
-_CACHE_NAME = ".digests.json"
-
-
-class _DigestCache:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._known: dict[str, list[Any]] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            self._known = {}
-        self._changed = False
-
-    def digest(self, path: Path) -> str:
-        stat = path.stat()
-        key = [stat.st_size, stat.st_mtime_ns]
-        if self._known.get(path.name, [None])[:2] != key:
-            with path.open("rb") as stream:
-                self._known[path.name] = [*key, hashlib.file_digest(stream, "sha256").hexdigest()]
-            self._changed = True
-        return str(self._known[path.name][2])
-
-    def save(self) -> None:
-        if not self._changed:
-            return
-        try:
-            self._path.write_text(json.dumps(self._known))
-        except OSError:
-            log.info("no digest cache beside a read-only base")

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from app.engine.base import LoadedBase
-from app.engine.sampling import Sampler, choose_tokens
+from app.engine.sampling import NO_TOKEN, Sampler, choose_tokens
 from app.engine.slots import Segments
 
 _SHRINK_BELOW = 0.8  # share of live rows under which the ended ones are cut out of cache and batch
@@ -32,7 +32,7 @@ class Row:
     is_cancelled: Callable[[], bool] = lambda: False
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
-    finish_reason: str | None = None
+    finish_reason: str | None = None  # a Completion's, or "error": the model computed no numbers
 
 
 def make_sampler(temperature: float, top_p: float, seed: int) -> Sampler:
@@ -45,18 +45,15 @@ class Decoder:
 
     def __init__(self, base: LoadedBase, segments: Segments) -> None:
         self._base, self._segments = base, segments
-        self._pad = (
-            base.tokenizer.pad_token_id if base.tokenizer.pad_token_id is not None else min(base.eos_ids, default=0)
-        )
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row], *, on_row_end: Callable[[Row], None]) -> None:
         """Decode until every row has ended; ``on_row_end`` is called for each as it does."""
         live = sorted(rows, key=lambda row: row.slot)
-        self._segments.set([row.slot for row in live])
         tokens, mask = self._pad_left([row.prompt_ids for row in live])
         cache = DynamicCache(config=self._base.model.config)
         while live:
+            self._segments.set([row.slot for row in live], num_tokens=tokens.shape[1])
             logits = self._forward(tokens, mask, cache)  # [rows, vocabulary]
             chosen = choose_tokens(logits, [row.sampler for row in live])
             for row, token in zip(live, chosen.tolist(), strict=True):
@@ -70,14 +67,13 @@ class Decoder:
                 cache.batch_select_indices(index)
                 mask, chosen = mask[index], chosen[index]
                 live = [live[row] for row in keep]
-                self._segments.set([row.slot for row in live])
             tokens = chosen[:, None]
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
 
     def log_probabilities(self, prompt_ids: Sequence[int], slot: int) -> Tensor:
         """Next-token log-probabilities at every position of one prompt, float32 [tokens, vocabulary]."""
         with torch.inference_mode():
-            self._segments.set([slot])
+            self._segments.set([slot], num_tokens=len(prompt_ids))
             tokens = torch.tensor([list(prompt_ids)], device=self._base.device)
             return torch.log_softmax(self._base.model(input_ids=tokens, use_cache=False).logits[0].float(), dim=-1)
 
@@ -91,13 +87,15 @@ class Decoder:
 
     def _pad_left(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         width = max(len(prompt) for prompt in prompts)
-        tokens = [[self._pad] * (width - len(prompt)) + prompt for prompt in prompts]
+        tokens = [[self._base.eos_id] * (width - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         device = self._base.device
         return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
     def _advance(self, row: Row, token: int) -> bool:
         """Take one token; True if the row ends with it."""
+        if token == NO_TOKEN:
+            return self._end(row, "error")
         if token in self._base.eos_ids:
             return self._end(row, "stop")
         row.token_ids.append(token)
@@ -108,8 +106,8 @@ class Decoder:
         return False
 
     def _meets_stop(self, row: Row) -> bool:
-        longest = max(len(stop) for stop in row.stop)
-        tail = self._text(row.token_ids[-(longest + 4) :])  # a token holds a character at least, a few make one
+        longest = max(len(stop.encode()) for stop in row.stop)
+        tail = self._text(row.token_ids[-(longest + 4) :])  # a token holds a byte at least
         return any(stop in tail for stop in row.stop) and self._cut(row) is not None
 
     def _cut(self, row: Row) -> int | None:

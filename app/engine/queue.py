@@ -62,17 +62,21 @@ class ModelThread:
         self._thread.start()
 
     def submit(self, requests: Sequence[GenerationRequest]) -> list[Ticket]:
-        """Queue requests together; those of one call are batched with like ones."""
+        """Queue requests together; those of one call are batched with like ones. They fail if the thread has ended."""
         tickets = [Ticket(request) for request in requests]
         with self._turn:
-            if self._closed or self._failure is not None:
-                raise NotReady("the engine is not running") from self._failure
-            self._waiting.extend(tickets)
-            self._turn.notify()
+            runs = not self._closed and self._failure is None
+            if runs:
+                self._waiting.extend(tickets)
+                self._turn.notify()
+        if not runs:
+            _fail(tickets, self._failure or NotReady("the engine was closed"))
         return tickets
 
     def wait_ready(self, timeout_seconds: float | None = None) -> None:
-        """Block until ``prepare`` is done; raises what it raised, or NotReady on time-out."""
+        """Block until ``prepare`` is done; raises what it raised, or NotReady on time-out and after the end."""
+        if self._closed:
+            raise NotReady("the engine was closed")
         if not self._ready.wait(timeout_seconds):
             raise NotReady("the base is still loading")
         if self._failure is not None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -113,8 +114,7 @@ def _attention_for(base: LoadedBase, longest: int) -> Iterator[None]:
 def encode_row(base: LoadedBase, row: TrainingRow) -> TokenRow:
     """Prompt, target and end-of-sequence as ids; without the last an expert would never stop."""
     prompt = base.encode(row.prompt)
-    target = base.tokenizer(row.target, add_special_tokens=False)["input_ids"]
-    return TokenRow([*prompt, *target, base.tokenizer.eos_token_id], len(prompt))
+    return TokenRow([*prompt, *base.encode_continuation(row.target), base.eos_id], len(prompt))
 
 
 def _loop(
@@ -126,7 +126,9 @@ def _loop(
     on_step: Callable[[TrainingStep], None],
     num_dropped: int,
 ) -> TrainingReport:
-    model.train()
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.lora_dropout.train()  # the recipe's; layers of the base drop nothing, as when they serve
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     masters = MasterWeights(parameters)
     optimizer = _optimizer(base, masters.weights, recipe)
@@ -168,8 +170,7 @@ def response_loss(base: LoadedBase, model: Any, rows: Sequence[TokenRow]) -> Ten
     """Summed negative log-likelihood of all target tokens of ``rows``, nats."""
     width = max(len(row.ids) for row in rows)
     kept = max(row.num_target for row in rows) + 1  # the position before a target predicts it
-    pad = base.tokenizer.eos_token_id
-    ids = torch.tensor([[pad] * (width - len(row.ids)) + row.ids for row in rows], device=base.device)
+    ids = torch.tensor([[base.eos_id] * (width - len(row.ids)) + row.ids for row in rows], device=base.device)
     mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows], device=base.device)
     labels = torch.tensor(
         [[-100] * (width - row.num_target) + row.ids[row.num_prompt :] for row in rows], device=base.device

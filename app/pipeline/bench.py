@@ -38,8 +38,8 @@ class Bench(Protocol):
     def folder(self) -> Path:
         """Where this stage's files grow."""
 
-    def product(self, stage: str) -> list[dict[str, Any]]:
-        """The rows an earlier stage made."""
+    def product(self, stage: str, file: str = ROWS) -> list[dict[str, Any]]:
+        """Rows an earlier stage made."""
 
     def adapter(self) -> tuple[str, Path]:
         """Id and folder of the adapter that the ``adapter`` stage made."""

@@ -1,4 +1,4 @@
-"""Seeds and examples → the training set: the seeds are part of it (paper App. D), each row once."""
+"""Seeds and examples → the training set: the seeds are part of it (paper App. D)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from app.pipeline.template import Template
 
 
 def assemble_dataset(seeds: Sequence[Seed], examples: Sequence[Example]) -> list[Example]:
-    """Seeds first, then what was generated; a question that occurs twice keeps its first answer."""
-    rows = [seed_example(seed) for seed in seeds] + list(examples)
-    first = {(row.instruction, row.input): row for row in reversed(rows)}
-    return [row for row in rows if first[(row.instruction, row.input)] is row]
+    """Every seed, then what was generated, but no question that a seed or an earlier example asks."""
+    rows = [seed_example(seed) for seed in seeds]
+    asked = {(row.instruction, row.input) for row in rows}
+    for example in examples:
+        if (example.instruction, example.input) not in asked:
+            asked.add((example.instruction, example.input))
+            rows.append(example)
+    return rows
 
 
 def seed_example(seed: Seed) -> Example:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.records import Comparison
+from app.core.records import MEAN, Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ def decide(comparisons: Sequence[Comparison], *, promotion: str) -> Verdict:
 
     ``unless_worse`` promotes unless the whole 95 % interval lies below zero; ``always`` promotes whatever it says.
     """
-    mean = next(row for row in comparisons if row.task == "mean" and row.metric == "f1")
+    mean = next(row for row in comparisons if row.task == MEAN and row.metric == "f1")
     told = (
         f"mean token F1 {mean.base:.1f} → {mean.expert:.1f} over {mean.n} items "
         f"(difference {mean.difference:+.1f}, 95 % interval {mean.low:+.1f} to {mean.high:+.1f})"

@@ -6,7 +6,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.core.errors import InvalidInput, Problem
 from app.core.records import Seed
+
+Question = tuple[str, str]  # instruction and input
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +22,35 @@ class Split:
 
 
 def split_seeds(seeds: Sequence[Seed], evaluation: Sequence[Seed], *, fraction: float, seed: int) -> Split:
-    """The uploaded evaluation set, or ``fraction`` of each task's seeds (one at least, never a task's only seed)."""
+    """The uploaded evaluation set, or ``fraction`` of each task's questions (one at least, never its only one).
+
+    Seeds that ask the same thing stay together, so no question that was learned is judged by. Raises InvalidInput if
+    nothing can be held out.
+    """
     if evaluation:
         return Split(tuple(seeds), tuple(evaluation), is_holdout=False)
-    held: set[str] = set()
+    held = _draw(seeds, fraction=fraction, seed=seed)
+    if not held:
+        reason = "no task has two different questions, so none can be held out to judge the expert: send evaluation"
+        raise InvalidInput([Problem("seeds", reason, source="seeds")])
+    training = tuple(row for row in seeds if _question(row) not in held)
+    return Split(training, tuple(row for row in seeds if _question(row) in held), is_holdout=True)
+
+
+def _draw(seeds: Sequence[Seed], *, fraction: float, seed: int) -> set[Question]:
+    """Questions to hold out; one that several tasks ask is left in."""
+    tasks: dict[Question, set[str]] = {}
+    for row in seeds:
+        tasks.setdefault(_question(row), set()).add(row.task)
+    held: set[Question] = set()
     for task in sorted({row.task for row in seeds}):
-        own = [row.id for row in seeds if row.task == task]
+        own = [question for question, asking in tasks.items() if asking == {task}]
         count = min(max(1, round(fraction * len(own))), len(own) - 1)
-        held.update(random.Random(f"{seed}/holdout/{task}").sample(own, count))
-    training = tuple(row for row in seeds if row.id not in held)
-    return Split(training, tuple(row for row in seeds if row.id in held), is_holdout=True)
+        if count > 0:
+            held.update(random.Random(f"{seed}/holdout/{task}").sample(own, count))
+    return held
+
+
+def _question(row: Seed) -> Question:
+    """What is asked, with case and spacing evened out."""
+    return " ".join(row.instruction.casefold().split()), " ".join(row.input.casefold().split())

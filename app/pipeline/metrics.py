@@ -17,7 +17,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
-from app.core.records import Answer, Comparison, GenerationRequest, Judged, Seed
+from app.core.records import MEAN, Answer, Comparison, GenerationRequest, Judged, Seed
 from app.pipeline.template import Template
 
 METRICS = ("f1", "f1_box", "rougeL")
@@ -61,7 +61,7 @@ def score_answer(answer: str, reference: str) -> dict[str, float]:
     """Every metric of one answer, 0 to 100."""
     return {
         "f1": 100 * token_f1(answer, reference),
-        "f1_box": 100 * max(token_f1(answer, piece) for piece in reference.split(", ")),
+        "f1_box": 100 * max(token_f1(answer, piece) for piece in _pieces(reference)),
         "rougeL": 100 * rouge_l(answer, reference),
     }
 
@@ -75,46 +75,51 @@ def token_f1(answer: str, reference: str) -> float:
     return 2 * common / (len(ours) + len(theirs))
 
 
+def _pieces(reference: str) -> list[str]:
+    """A reference as BoX reads it: split at ", ". Pieces without a token, which silence would match, do not count."""
+    return [piece for piece in reference.split(", ") if _normalised(piece)] or [reference]
+
+
 def rouge_l(answer: str, reference: str) -> float:
     """ROUGE-L F with stemming, 0 to 1."""
     return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
 
 
 def compare(items: Sequence[Judged], *, seed: int) -> list[Comparison]:
-    """Each task and the plain mean over tasks ("mean"), with paired bootstrap intervals of the difference."""
+    """Each task and the plain mean over tasks (``MEAN``), with paired bootstrap intervals of the difference."""
     tasks: dict[str, list[Judged]] = {}
     for item in items:
-        tasks.setdefault(item.task, []).append(item)
+        name = f"{MEAN} (task)" if item.task == MEAN else item.task  # a user's task may be called like our row
+        tasks.setdefault(name, []).append(item)
     return [row for metric in METRICS for row in _compare_metric(tasks, metric, seed)]
 
 
 def _compare_metric(tasks: dict[str, list[Judged]], metric: str, seed: int) -> list[Comparison]:
-    base = {task: [item.base[metric] for item in items] for task, items in tasks.items()}
-    expert = {task: [item.expert[metric] for item in items] for task, items in tasks.items()}
-    gains = {task: [e - b for b, e in zip(base[task], expert[task], strict=True)] for task in tasks}
-    rows = []
+    chance = random.Random(f"{seed}/bootstrap")
+    rows, draws = [], []
     for task, items in tasks.items():
-        low, high = _interval([gains[task]], seed)
-        rows.append(_comparison(task, metric, len(items), _mean(base[task]), _mean(expert[task]), low, high))
-    low, high = _interval(list(gains.values()), seed)
-    n = sum(len(items) for items in tasks.values())
-    over = [_mean([_mean(values) for values in line.values()]) for line in (base, expert)]
-    return [*rows, _comparison("mean", metric, n, over[0], over[1], low, high)]
+        base, expert = [item.base[metric] for item in items], [item.expert[metric] for item in items]
+        draws.append(_resampled([e - b for b, e in zip(base, expert, strict=True)], chance))
+        rows.append(_comparison(task, metric, len(items), _mean(base), _mean(expert), draws[-1]))
+    over = _mean([row.base for row in rows]), _mean([row.expert for row in rows])
+    mean_draws = [_mean(draw) for draw in zip(*draws, strict=True)]
+    return [*rows, _comparison(MEAN, metric, sum(row.n for row in rows), *over, mean_draws)]
 
 
-def _comparison(task: str, metric: str, n: int, base: float, expert: float, low: float, high: float) -> Comparison:
+def _comparison(task: str, metric: str, n: int, base: float, expert: float, draws: Sequence[float]) -> Comparison:
+    """``draws`` of the difference; their middle 95 % are its interval."""
+    ordered = sorted(draws)
+    low, high = ordered[int(0.025 * NUM_RESAMPLES)], ordered[int(0.975 * NUM_RESAMPLES) - 1]
     return Comparison(task, metric, n, base, expert, expert - base, low, high)
 
 
-def _interval(gains: Sequence[Sequence[float]], seed: int) -> tuple[float, float]:
-    """The middle 95 % of the mean over tasks when each task's items are drawn again with replacement."""
-    chance = random.Random(f"{seed}/bootstrap")
-    draws = sorted(_mean([_mean(chance.choices(own, k=len(own))) for own in gains]) for _ in range(NUM_RESAMPLES))
-    return draws[int(0.025 * NUM_RESAMPLES)], draws[int(0.975 * NUM_RESAMPLES) - 1]
+def _resampled(gains: Sequence[float], chance: random.Random) -> list[float]:
+    """Means of one task's gains when its items are drawn again with replacement."""
+    return [_mean(chance.choices(gains, k=len(gains))) for _ in range(NUM_RESAMPLES)]
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return sum(values) / len(values)
 
 
 def _normalised(text: str) -> list[str]:

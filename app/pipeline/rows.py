@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -17,13 +18,18 @@ def to_row(record: Any) -> dict[str, Any]:
 
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
     """The record that ``to_row`` made ``row`` from; keys of other records are ignored."""
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # every class can be hashed
     values = {
         field.name: _typed(hints[field.name], row[field.name])
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
         if field.name in row
     }
     return kind(**values)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _plain(value: Any) -> Any:

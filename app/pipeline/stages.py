@@ -8,16 +8,20 @@ stage finds its unfinished files again.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.core.records import Answer, Candidate, Example, Judged, Rejection, Reply, TrainingStep
+from app.core.errors import Fault, StageFailed
+from app.core.records import Answer, Candidate, Comparison, Example, Rejection, Reply, TrainingStep
 from app.pipeline import instructions, metrics, responses
+from app.pipeline.acceptance import Acceptance
 from app.pipeline.bench import ROWS, Bench
 from app.pipeline.dataset import assemble_dataset, training_rows
 from app.pipeline.gate import decide
+from app.pipeline.prompts import Fits
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.template import ALPACA
 
@@ -44,11 +48,11 @@ class Stage:
 def make_instructions(bench: Bench) -> None:
     """Raw replies wave by wave; what is accepted follows from them."""
     recipe, seeds = bench.recipe, bench.split.training
-    acceptance = instructions.Acceptance(seeds, recipe=recipe)
+    acceptance = Acceptance(seeds, recipe=recipe)
     replies = [from_row(Reply, row) for row in bench.kept(REPLIES, unit=instructions.PROMPTS_PER_WAVE)]
     for reply in replies:
         acceptance.read(reply)
-    bench.progress(acceptance.num_accepted, recipe.num_examples)
+    bench.progress(len(acceptance.accepted), recipe.num_examples)
     waves = instructions.write_replies(
         seeds,
         recipe=recipe,
@@ -56,15 +60,16 @@ def make_instructions(bench: Bench) -> None:
         description=bench.description,
         start=len(replies),
         generator=bench.engine,
+        fits=_fits(bench, recipe.instruction_max_new_tokens),
     )
     while not acceptance.is_full and (wave := next(waves, None)):
         bench.append(REPLIES, map(to_row, wave))
         replies += wave
         for reply in wave:
             acceptance.read(reply)
-        bench.progress(acceptance.num_accepted, recipe.num_examples)
-    bench.write(ROWS, map(to_row, acceptance.pool.accepted))
-    bench.write(REJECTIONS, map(to_row, acceptance.pool.rejected))
+        bench.progress(len(acceptance.accepted), recipe.num_examples)
+    bench.write(ROWS, map(to_row, acceptance.accepted))
+    bench.write(REJECTIONS, map(to_row, acceptance.rejected))
     _tell_yield(bench, acceptance, replies)
 
 
@@ -81,6 +86,7 @@ def make_responses(bench: Bench) -> None:
         description=bench.description,
         start=len(answers),
         generator=bench.engine,
+        fits=_fits(bench, bench.recipe.response_max_new_tokens),
     ):
         bench.append(ANSWERS, map(to_row, wave))
         answers += wave
@@ -100,6 +106,9 @@ def make_dataset(bench: Bench) -> None:
     bench.write(ROWS, map(to_row, dataset))
     bench.progress(len(dataset), len(dataset))
     held = "held-out seeds" if bench.split.is_holdout else "uploaded items"
+    if not examples and bench.recipe.num_examples:
+        told = f"nothing that was generated could be used: the expert learns from {len(dataset)} seeds alone"
+        bench.tell("seeds_alone", told, data={"seeds": len(dataset)}, is_warning=True)
     bench.tell(
         "dataset_ready",
         f"{len(dataset)} training rows, {len(bench.split.training)} of them seeds; "
@@ -121,6 +130,9 @@ def make_adapter(bench: Bench) -> None:
     steps: list[TrainingStep] = []
 
     def on_step(step: TrainingStep) -> None:
+        if not math.isfinite(step.loss):
+            told = f"the loss is no number any more at step {step.step}; lower recipe.learning_rate"
+            raise StageFailed("adapter", told, fault=Fault.USER, param="recipe.learning_rate")
         steps.append(step)
         bench.progress(step.step, step.num_steps)
         if step.step % max(1, step.num_steps // 50) == 0:
@@ -167,8 +179,8 @@ def make_metrics(bench: Bench) -> None:
 
 def make_verdict(bench: Bench) -> None:
     """Decide whether the adapter becomes its domain's champion."""
-    judged = [from_row(Judged, row) for row in bench.product("metrics")]
-    verdict = decide(metrics.compare(judged, seed=bench.recipe.seed), promotion=bench.recipe.promotion)
+    comparisons = [from_row(Comparison, row) for row in bench.product("metrics", COMPARISONS)]
+    verdict = decide(comparisons, promotion=bench.recipe.promotion)
     bench.write(ROWS, [to_row(verdict)])
     bench.progress(1, 1)
     is_warning = verdict.decision != "promote"
@@ -186,17 +198,22 @@ WALK: tuple[Stage, ...] = (
 STAGES: tuple[str, ...] = tuple(stage.name for stage in WALK)
 
 
-def _tell_yield(bench: Bench, acceptance: instructions.Acceptance, replies: Sequence[Reply]) -> None:
-    accepted, rejected = acceptance.num_accepted, acceptance.pool.rejected
+def _fits(bench: Bench, max_new_tokens: int) -> Fits:
+    """Whether the base can read a prompt and still write so many tokens."""
+    room = bench.engine.wait_ready().context_tokens - max_new_tokens
+    return lambda prompt: bench.engine.count(prompt) <= room
+
+
+def _tell_yield(bench: Bench, acceptance: Acceptance, replies: Sequence[Reply]) -> None:
+    num_accepted, rejected = len(acceptance.accepted), acceptance.rejected
     data = {
         "prompts": len(replies),
         "tokens": sum(reply.num_tokens for reply in replies),
-        "accepted": accepted,
+        "accepted": num_accepted,
         "rejected": _reasons(rejected),
     }
-    told = f"{accepted} of {accepted + len(rejected)} written items accepted from {len(replies)} prompts"
-    is_short = accepted < bench.recipe.num_examples
-    bench.tell("instructions_judged", told, data=data, is_warning=is_short)
+    told = f"{num_accepted} of {num_accepted + len(rejected)} written items accepted from {len(replies)} prompts"
+    bench.tell("instructions_judged", told, data=data, is_warning=not acceptance.is_full)
 
 
 def _reasons(rejected: Sequence[Rejection]) -> dict[str, int]:

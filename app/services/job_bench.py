@@ -13,6 +13,7 @@ from typing import Any
 from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.models import EventLevel
+from app.pipeline.bench import ROWS
 from app.pipeline.holdout import Split
 from app.storage.artifacts import Artifact, append_rows, read_rows, truncate_torn
 from app.storage.database import UnitOfWork
@@ -52,8 +53,8 @@ class JobBench:
         self._job_id, self._stage, self._made, self._writing, self._clock = order.job_id, stage, made, writing, clock
         self._told_at = 0.0
 
-    def product(self, stage: str) -> list[dict[str, Any]]:
-        return list(self._made[stage].rows())
+    def product(self, stage: str, file: str = ROWS) -> list[dict[str, Any]]:
+        return list(read_rows(self._made[stage].folder / file))
 
     def adapter(self) -> tuple[str, Path]:
         return adapter_id(self._made["adapter"]), self._made["adapter"].folder
@@ -68,12 +69,19 @@ class JobBench:
         return whole
 
     def append(self, file: str, rows: Iterable[object]) -> None:
+        self.keep_lease()
         append_rows(self.folder / file, rows)
 
     def write(self, file: str, rows: Iterable[object]) -> None:
+        self.keep_lease()
         path = self.folder / file
         path.unlink(missing_ok=True)
         append_rows(path, rows)
+
+    def keep_lease(self) -> None:
+        """Renew the lease or raise LeaseLost: the folder is the next owner's too, so touch it under the lease only."""
+        with self._writing():
+            pass
 
     def progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total

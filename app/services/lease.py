@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class LeaseService:
             if job.status is not JobStatus.RUNNING or job.attempt != lease.attempt:
                 return
             now = self._clock()
-            how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+            how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
             message = f"the process of the job ended with {how}{': ' + last_words if last_words else ''}"
             uow.jobs.move(
                 lease.job_id,
@@ -100,3 +101,4 @@ class LeaseService:
             uow.stage_runs.fail(lease.job_id, now=now)
             uow.events.add(lease.job_id, "job_failed", message, now=now, level=EventLevel.ERROR)
             uow.commit()
+        self._artifacts.discard(lease.job_id)

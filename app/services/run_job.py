@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from app.core.errors import NotFound, SelfspecError, StageFailed
+from app.core.errors import Fault, InvalidInput, NotFound, SelfspecError, StageFailed
 from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.core.records import Comparison
@@ -59,8 +59,7 @@ class JobRunner:
         except Exception as error:
             log.exception("job %s failed", self._lease.job_id)
             self._fail(error)
-        else:
-            self._artifacts.discard(self._lease.job_id)
+        self._artifacts.discard(self._lease.job_id)
 
     def _read_order(self) -> Order:
         with self._database.session(read_only=True) as uow:
@@ -107,6 +106,7 @@ class JobRunner:
 
     def _commit(self, stage: Stage, order: Order, bench: JobBench) -> Artifact:
         job_id = self._lease.job_id
+        bench.keep_lease()
         artifact = self._artifacts.commit(
             bench.folder,
             kind=stage.name,
@@ -181,6 +181,7 @@ def _failures_name(stage: Stage) -> Iterator[None]:
     except (LeaseLost, StageFailed):
         raise
     except SelfspecError as error:
-        raise StageFailed(stage.name, error.message, param=error.param) from error
+        fault = Fault.USER if isinstance(error, InvalidInput) else Fault.SERVICE
+        raise StageFailed(stage.name, error.message, fault=fault, param=error.param) from error
     except Exception as error:
         raise StageFailed(stage.name, f"{type(error).__name__}: {error}") from error

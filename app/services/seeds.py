@@ -1,7 +1,7 @@
 """Rows → seeds: every rule one labelled example must keep, with all the faults of an upload kept as problems.
 
 Knows nothing of HTTP or of storage. Texts lose the white space around them (a trailing line break would be learned as
-part of the answer); the keys in ``IGNORED_KEYS`` may be there and are not used.
+part of the answer) and the line ends of other systems; the keys in ``IGNORED_KEYS`` may be there and are not used.
 """
 
 from __future__ import annotations
@@ -130,4 +130,8 @@ def _kind(value: object) -> str:
 
 
 def _make_seed(value: dict[str, str | None]) -> Seed:
-    return Seed(*((value.get(key) or "").strip() for key in SEED_KEYS))
+    return Seed(*(_plain(value.get(key) or "") for key in SEED_KEYS))
+
+
+def _plain(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()

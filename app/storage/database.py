@@ -14,7 +14,7 @@ from typing import Self
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, select, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -119,10 +119,15 @@ def migrating(url: str) -> Iterator[Connection]:
 
 
 def _make_engine(url: str, *, for_migrations: bool = False) -> Engine:
-    parsed = make_url(url)
     poolclass = NullPool if for_migrations else None
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, poolclass=poolclass, pool_pre_ping=True)
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "sqlite":
+            return create_engine(parsed, poolclass=poolclass, pool_pre_ping=True)
+    except ArgumentError as error:  # not shown: it repeats the URL with its password
+        raise SetupError("SELFSPEC_DATABASE_URL is no database URL, e.g. postgresql+psycopg://user@host/name") from error
+    except ModuleNotFoundError as error:
+        raise SetupError(f"SELFSPEC_DATABASE_URL needs the package {error.name}; install selfspec[postgres]") from error
     if parsed.database:
         _make_folder(Path(parsed.database).parent)
     engine = create_engine(parsed, poolclass=poolclass)

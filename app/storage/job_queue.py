@@ -7,7 +7,7 @@ lost.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from celery import Celery
 from kombu.exceptions import KombuError
@@ -15,6 +15,7 @@ from kombu.exceptions import KombuError
 from app.core.errors import NotReady
 from app.storage.folder_broker import FOLDER_OPTION
 
+CeleryApp: TypeAlias = Celery
 TASK = "selfspec.run_job"
 QUEUE = "selfspec"
 FOLDER_BROKER = "filesystem://"  # the URL of the embedded broker

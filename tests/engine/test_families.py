@@ -1,4 +1,4 @@
-"""LoRA on all linear layers of every family of bases: learned, written, served and decoded as PEFT and transformers do."""
+"""LoRA on all linear layers of every family of bases: learned, written and served as PEFT and transformers do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 PROMPTS = [[1, 40, 41, 42], [1, *range(60, 80)], [1, 90], [1, *range(100, 111)], [1, 7, 7, 7, 7, 7, 7]]
-RECIPE = Recipe(lora_rank=4, batch_size=4, epochs=4, learning_rate=1e-2, max_length=64, warmup_fraction=0.0)
+RECIPE = Recipe(lora_rank=4, batch_size=8, epochs=8, learning_rate=1e-2, max_length=64, warmup_fraction=0.0)
 ROWS = [TrainingRow(f"the answer to question {n} is ", "positive" if n % 2 else "negative") for n in range(8)]
 
 
@@ -39,7 +39,7 @@ def forward(base: LoadedBase, bank: SlotBank, slots: list[int]) -> list[Tensor]:
     ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in PROMPTS])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in PROMPTS])
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    bank.segments.set(slots)
+    bank.segments.set(slots, num_tokens=width)
     with torch.inference_mode():
         arguments = base.forward_arguments(attention_mask=mask, position_ids=positions, use_cache=False)
         logits = base.model(input_ids=ids, **arguments).logits
@@ -66,7 +66,7 @@ def transformers_greedy(model: Any, prompt: list[int], *, end: int, max_new_toke
         eos_token_id=end,
         pad_token_id=0,
     )
-    said = out[0, len(prompt) :].tolist()
+    said: list[int] = out[0, len(prompt) :].tolist()
     return said[: said.index(end)] if end in said else said
 
 
@@ -75,9 +75,7 @@ def test_the_layers_are_those_that_peft_chooses(family: str) -> None:
     ours = set(linear_layers(model))
     peft = get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
     assert ours == {
-        name.removeprefix("base_model.model.")
-        for name, layer in peft.named_modules()
-        if isinstance(layer, LoraLayer)
+        name.removeprefix("base_model.model.") for name, layer in peft.named_modules() if isinstance(layer, LoraLayer)
     }
     assert ours
 
@@ -128,10 +126,9 @@ def test_greedy_decoding_is_what_transformers_generates(family: str) -> None:
     """Rows of different prompts, lengths and ends, in one batch; most of them leave it before the last."""
     base = make_base(family)
     bare = copy.deepcopy(base.model)
-    usual = [transformers_greedy(bare, prompt, end=EOS, max_new_tokens=24) for prompt in PROMPTS]
-    end = usual[0][5]  # a token that is really said, so that rows do end at it
+    end = transformers_greedy(bare, PROMPTS[0], end=VOCABULARY, max_new_tokens=24)[5]  # a token that is really said
     base = replace(base, eos_ids=frozenset({end}))
-    budgets = [24, 24, 5, 24, 12]
+    budgets = [24, 24, 7, 24, 12]
     wanted = [
         transformers_greedy(bare, prompt, end=end, max_new_tokens=budget)
         for prompt, budget in zip(PROMPTS, budgets, strict=True)

@@ -41,8 +41,8 @@ PAD, BOS, EOS = 0, 1, 2
 CONTEXT = 128
 WINDOW = 8  # of the families whose attention slides
 
-_ENDS = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
-_SIZES = {
+_ENDS: dict[str, Any] = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
+_SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -71,9 +71,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "mistral": lambda: MistralConfig(**_SIZES, sliding_window=WINDOW),
     # not asked for, but shaped otherwise: Conv1D layers, layers that see rows flattened, shared experts
     "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=32, n_layer=2, n_head=4, **_ENDS),
-    "opt": lambda: OPTConfig(
-        **{key: value for key, value in _FALCON.items()}, ffn_dim=64, word_embed_proj_dim=32, dropout=0.0
-    ),
+    "opt": lambda: OPTConfig(**_FALCON, ffn_dim=64, word_embed_proj_dim=32),
     "qwen2-moe": lambda: Qwen2MoeConfig(
         **_SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=32
     ),
@@ -99,15 +97,22 @@ def make_tokenizer(*, template: str | None = None) -> PreTrainedTokenizerBase:
     tokenizer.train_from_iterator(_CORPUS, trainer)
     if template is not None:
         tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=[("<s>", BOS), ("</s>", EOS)])
-    return PreTrainedTokenizerFast(
+    return tokenizer_of(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=CONTEXT
     )
 
 
-def make_model(family: str, *, seed: int = 0) -> Any:
-    """A model with weights large enough that every position and every layer tells."""
+def tokenizer_of(**arguments: Any) -> PreTrainedTokenizerBase:
+    """A tokenizer from its file or its object, with exactly the special tokens that are named."""
+    return PreTrainedTokenizerFast(**arguments)  # type: ignore[no-untyped-call]
+
+
+def make_model(family: str, *, seed: int = 0, **sizes: int) -> Any:
+    """A model with weights large enough that every position and every layer tells; ``sizes`` changes its config."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family]()).eval()
+    config = FAMILIES[family]()
+    config.update(sizes)
+    model: Any = AutoModelForCausalLM.from_config(config).eval()  # type: ignore[no-untyped-call]
     for parameter in model.parameters():
         if parameter.ndim >= 2:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -130,9 +135,9 @@ def make_bank(base: LoadedBase, *, num_slots: int = 3, max_rank: int = 8) -> Slo
     return SlotBank(base.model, num_slots=num_slots, max_rank=max_rank, dtype=torch.float32)
 
 
-def write_base(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
+def write_base(folder: Path, family: str = "llama", *, seed: int = 0, **sizes: int) -> Path:
     """Model and tokenizer as a folder."""
-    make_model(family, seed=seed).save_pretrained(folder)
+    make_model(family, seed=seed, **sizes).save_pretrained(folder)
     make_tokenizer(template="<s> $A").save_pretrained(folder)
     return folder
 
@@ -145,7 +150,7 @@ def write_adapter(model: Any, folder: Path, *, seed: int = 1, scale: float = 0.2
     for name, parameter in peft.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=scale)
-    peft.save_pretrained(folder, save_embedding_layers=False)
+    peft.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 
 

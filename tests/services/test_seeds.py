@@ -44,6 +44,13 @@ def test_texts_are_stripped_and_input_may_be_left_out() -> None:
     assert [problem.line for problem in check_duplicates(items)] == [2]
 
 
+def test_line_ends_of_other_systems_make_no_other_seed() -> None:
+    """Else an expert would learn them, and a blank line of theirs would not end an answer."""
+    items = read(*({**SEED, "input": newline.join("abc")} for newline in ("\n", "\r\n", "\r")))
+    assert [seed.input for seed in items.records()] == ["a\nb\nc"] * 3
+    assert len(check_duplicates(items)) == 2
+
+
 def test_same_question_with_another_answer_is_no_duplicate() -> None:
     assert check_duplicates(read(SEED, {**SEED, "output": "p"})) == []
 

@@ -103,3 +103,11 @@ def test_a_full_disk_is_a_setup_error(tmp_path: Path) -> None:
         with pytest.raises(SetupError, match="full"), database.session() as uow:
             uow._session.execute(text("PRAGMA max_page_count=1"))  # SQLite's own way to have no room left
             uow.domains.get_or_add("finance", now=NOW, description="x" * 1_000_000)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql+nodriver://user:secret@host/name"])
+def test_a_url_that_is_none_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        Database(url)
+    assert "SELFSPEC_DATABASE_URL" in caught.value.message
+    assert "secret" not in caught.value.message

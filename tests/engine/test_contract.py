@@ -1,0 +1,234 @@
+"""What the ports promise, kept by the real engine and by the fake one alike."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, SelfspecError
+from app.core.ports import Engine
+from app.core.recipe import Recipe
+from app.core.records import GenerationRequest, TrainingReport, TrainingRow, TrainingStep
+from app.engine.base import BaseOptions
+from app.engine.engine import TorchEngine
+from app.engine.fake import FakeEngine
+from tests.engine.tiny import CONTEXT, write_base
+
+RECIPE = Recipe(lora_rank=4, batch_size=3, epochs=2, learning_rate=5e-2, max_length=64, warmup_fraction=0.0)
+ROWS = [TrainingRow(f"question {n}: ", "positive" if n % 2 else "negative") for n in range(6)]
+NUM_SLOTS = 2
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+Build = Callable[..., Engine]
+
+
+@pytest.fixture(params=["real", "fake"])
+def build(request: pytest.FixtureRequest) -> Iterator[Build]:
+    """Makes engines of one kind; ``base`` names another base than the usual one."""
+    engines: list[Engine] = []
+    folder: Path = request.getfixturevalue("base_folder")
+    other: Callable[[], Path] = lambda: write_base(request.getfixturevalue("tmp_path") / "other", seed=9)  # noqa: E731
+
+    def build(base: str = "tiny") -> Engine:
+        if request.param == "fake":
+            engines.append(FakeEngine(slots=NUM_SLOTS, base_name=base))
+        else:
+            options = BaseOptions(name=base, hub_id=base, dtype="float32", device="cpu")
+            fetch = (lambda: folder) if base == "tiny" else other
+            engines.append(TorchEngine(options, fetch, num_slots=NUM_SLOTS, max_rank=8, max_batch=4))
+        engines[-1].wait_ready(60)
+        return engines[-1]
+
+    yield build
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def engine(build: Build) -> Engine:
+    return build()
+
+
+def train(engine: Engine, folder: Path, *, seed: int = 0) -> TrainingReport:
+    recipe = RECIPE.model_copy(update={"seed": seed})
+    return engine.train(ROWS, recipe=recipe, folder=folder, on_step=lambda step: None)
+
+
+def ask(prompt: str = "the firm", **changes: object) -> GenerationRequest:
+    return GenerationRequest(prompt, **{"max_new_tokens": 6, **changes})  # type: ignore[arg-type]
+
+
+def test_it_says_what_it_loaded(engine: Engine) -> None:
+    info = engine.wait_ready(0)
+    assert info == engine.base
+    assert (info.name, info.quantization, info.dtype, len(info.fingerprint)) == ("tiny", "none", "float32", 16)
+    assert info.context_tokens > 0
+    assert engine.count("the revenue of the firm rose") > engine.count("the firm") > 0
+
+
+def test_answers_come_in_order_and_are_told_one_by_one(engine: Engine) -> None:
+    requests = [ask(f"question {number}", max_new_tokens=2 + number) for number in range(7)]
+    told: dict[int, str] = {}
+    threads: set[threading.Thread] = set()
+
+    def tell(position: int, completion: object) -> None:
+        assert position not in told
+        told[position] = completion.text  # type: ignore[attr-defined]
+        threads.add(threading.current_thread())
+
+    answers = engine.generate(requests, on_completion=tell)
+    assert told == {position: answer.text for position, answer in enumerate(answers)}
+    assert threads == {threading.current_thread()}
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.adapter is None
+        assert answer.finish_reason in ("stop", "length")
+        assert answer.prompt_tokens == engine.count(request.prompt)
+        assert engine.submit(request).result(60).text == answer.text  # greedy: the same alone
+
+
+def test_what_on_completion_raises_reaches_the_caller(engine: Engine) -> None:
+    """A bug: it was logged and forgotten, so that a row that could not be written was lost."""
+
+    def fail(position: int, completion: object) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        engine.generate([ask(), ask()], on_completion=fail)
+    assert engine.submit(ask()).result(60).text
+
+
+def test_sampling_repeats_by_its_seed(engine: Engine) -> None:
+    one, again, other = engine.generate([ask(temperature=1.0, seed=seed) for seed in (1, 1, 2)])
+    assert one.text == again.text != other.text
+
+
+def test_stop_texts_are_no_part_of_the_answer(engine: Engine) -> None:
+    whole = engine.submit(ask(max_new_tokens=20)).result(60).text
+    answer = engine.submit(ask(max_new_tokens=20, stop=(whole[2:4],))).result(60)
+    assert (answer.text, answer.finish_reason) == (whole[: whole.index(whole[2:4])], "stop")
+
+
+def test_a_prompt_that_does_not_fit_is_refused_alone(engine: Engine) -> None:
+    context = engine.wait_ready(0).context_tokens
+    assert context >= CONTEXT
+    too_long = engine.submit(ask("the firm " * context))
+    too_much = engine.submit(ask(max_new_tokens=context))
+    for future in (too_long, too_much):
+        with pytest.raises(InvalidInput):
+            future.result(60)
+    assert engine.submit(ask(max_new_tokens=context - engine.count("the firm") - 100)).result(60)
+
+
+def test_learning_writes_a_folder_and_repeats_by_its_seed(engine: Engine, tmp_path: Path) -> None:
+    steps: list[TrainingStep] = []
+    report = engine.train(ROWS, recipe=RECIPE, folder=tmp_path / "a", on_step=steps.append)
+    assert [step.step for step in steps] == [1, 2, 3, 4]
+    assert {step.num_steps for step in steps} == {report.num_steps} == {4}
+    assert (report.num_rows, report.num_dropped, steps[-1].epoch) == (6, 0, 2)
+    assert report.last_loss < report.first_loss
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["r"], config["peft_type"]) == ("tiny", 4, "LORA")
+
+    train(engine, tmp_path / "b")
+    train(engine, tmp_path / "c", seed=1)
+    weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "abc"]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_an_adapter_is_attached_answers_and_goes(engine: Engine, tmp_path: Path) -> None:
+    train(engine, tmp_path / "a")
+    assert engine.attachments() == []
+    proof = engine.attach("one", tmp_path / "a")
+    assert engine.attachments() == [proof]
+    assert (proof.adapter, proof.rank) == ("one", 4)
+    assert min(proof.slot, proof.num_modules, proof.num_bytes, proof.probe_distance) > 0
+    assert engine.attach("one", tmp_path / "gone by now") == proof
+
+    bare, expert = engine.generate([ask(max_new_tokens=20), ask(max_new_tokens=20, adapter="one")])
+    assert (bare.adapter, expert.adapter) == (None, "one")
+    assert bare.text != expert.text
+
+    engine.detach("one")
+    engine.detach("one")
+    assert engine.attachments() == []
+    with pytest.raises(NotFound) as refusal:
+        engine.submit(ask(adapter="one")).result(60)
+    assert refusal.value.param == "adapter"
+    assert engine.submit(ask(max_new_tokens=20)).result(60).text == bare.text
+
+
+def test_an_unknown_adapter_fails_its_own_request_only(engine: Engine) -> None:
+    futures = [engine.submit(ask(adapter=adapter)) for adapter in (None, "nobody", None)]
+    assert futures[0].result(60) and futures[2].result(60)
+    with pytest.raises(NotFound, match="nobody"):
+        futures[1].result(60)
+
+
+def test_generate_raises_what_a_request_raises(engine: Engine) -> None:
+    with pytest.raises(NotFound, match="nobody"):
+        engine.generate([ask(), ask(adapter="nobody"), ask()])
+    assert engine.submit(ask()).result(60)
+
+
+def test_the_least_recently_used_adapter_makes_room(engine: Engine, tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        train(engine, tmp_path / name, seed=seed)
+    engine.attach("a", tmp_path / "a")
+    engine.attach("b", tmp_path / "b")
+    engine.attach("a", tmp_path / "a")  # asking for it again is using it
+    engine.attach("c", tmp_path / "c")
+    assert {proof.adapter for proof in engine.attachments()} == {"a", "c"}
+    engine.submit(ask(adapter="a")).result(60)  # so is answering with it
+    engine.attach("b", tmp_path / "b")
+    assert {proof.adapter for proof in engine.attachments()} == {"a", "b"}
+    assert (engine.stats()["attachments"], engine.stats()["evictions"]) == (4, 2)
+
+
+def test_a_refused_adapter_leaves_the_others(engine: Engine, build: Build, tmp_path: Path) -> None:
+    for name in "ab":
+        train(engine, tmp_path / name)
+        engine.attach(name, tmp_path / name)
+    before = engine.attachments()
+    train(build(base="other"), tmp_path / "other's")
+    (tmp_path / "empty").mkdir()
+    for name in ("other's", "empty", "nowhere"):
+        with pytest.raises(AdapterRefused):
+            engine.attach(name, tmp_path / name)
+    assert engine.attachments() == before
+    assert engine.submit(ask(adapter="a")).result(60).adapter == "a"
+
+
+def test_it_counts(engine: Engine) -> None:
+    before = engine.stats()
+    names = {"requests", "prompt_tokens", "generated_tokens", "batches", "attachments", "evictions", "waiting"}
+    assert before == dict.fromkeys(names, 0)
+    answers = engine.generate([ask(), ask("the board raised")])
+    after = engine.stats()
+    assert after["requests"] == 2
+    assert after["prompt_tokens"] == sum(answer.prompt_tokens for answer in answers)
+    assert after["generated_tokens"] == sum(answer.completion_tokens for answer in answers)
+    assert after["batches"] >= 1
+
+
+def test_closed_is_not_ready(engine: Engine, tmp_path: Path) -> None:
+    train(engine, tmp_path / "a")
+    engine.close()
+    engine.close()
+    with pytest.raises(NotReady):
+        engine.submit(ask()).result(60)
+    with pytest.raises(NotReady):
+        engine.generate([ask()])
+    with pytest.raises(NotReady):
+        engine.wait_ready(60)
+    with pytest.raises(NotReady):
+        engine.attach("a", tmp_path / "a")
+    assert issubclass(NotReady, SelfspecError)

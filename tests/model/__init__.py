@@ -1,0 +1,1 @@
+"""The tier with real weights: marker ``model``."""
