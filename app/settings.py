@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Number format of the base's computation; auto: whichever the device does well. "
-        "Part of the base's fingerprint.",
+        "Not part of the base's fingerprint: adapters serve in any.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the base lives. auto: CUDA if there is any."

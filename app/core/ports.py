@@ -41,7 +41,10 @@ class TextGenerator(Protocol):
         *,
         on_completion: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
-        """Answer all, in order; ``on_completion(position, completion)`` is called as each one ends."""
+        """Answer all, in order; ``on_completion(position, completion)`` is called as each one ends.
+
+        It is called in the caller's thread. What it or a request raises ends the call and cancels the rest.
+        """
 
 
 class AdapterHost(Protocol):

@@ -122,8 +122,12 @@ class RequestChecker:
             reason = f"at most {self._limits.max_lora_rank} can be served here (SELFSPEC_MAX_LORA_RANK)"
             problems.append(Problem("recipe.lora_rank", reason))
         base = self._engine.base
-        if base is not None and recipe.max_length > base.context_tokens:
-            reason = f"{recipe.max_length:,} tokens do not fit the base, which reads {base.context_tokens:,}"
+        longest = recipe.max_length + recipe.evaluation_max_new_tokens  # an evaluation prompt and its answer
+        if base is not None and longest > base.context_tokens:
+            reason = (
+                f"{recipe.max_length:,} tokens and {recipe.evaluation_max_new_tokens:,} of an answer "
+                f"(evaluation_max_new_tokens) do not fit the base, which reads {base.context_tokens:,}"
+            )
             problems.append(Problem("recipe.max_length", reason))
         return problems
 

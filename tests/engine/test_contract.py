@@ -95,6 +95,10 @@ def test_answers_come_in_order_and_are_told_one_by_one(engine: Engine) -> None:
         assert engine.submit(request).result(60).text == answer.text  # greedy: the same alone
 
 
+def test_no_question_has_no_answer(engine: Engine) -> None:
+    assert engine.generate([]) == []
+
+
 def test_what_on_completion_raises_reaches_the_caller(engine: Engine) -> None:
     """A bug: it was logged and forgotten, so that a row that could not be written was lost."""
 

@@ -21,7 +21,18 @@ from app.engine.base import LoadedBase
 from app.engine.decoding import Decoder, Row, make_sampler
 from app.engine.slots import SlotBank, linear_layers
 from app.engine.training import TokenRow, response_loss, train_adapter
-from tests.engine.tiny import EOS, FAMILIES, VOCABULARY, make_bank, make_base, make_model, peft_logits, write_adapter
+from tests.engine.tiny import (
+    EOS,
+    FAMILIES,
+    VOCABULARY,
+    logits_of,
+    make_bank,
+    make_base,
+    make_model,
+    peft_logits,
+    with_peft,
+    write_adapter,
+)
 
 pytestmark = [
     pytest.mark.parametrize("family", FAMILIES),
@@ -104,22 +115,23 @@ def test_a_mixed_batch_computes_what_peft_computes(family: str, tmp_path: Path) 
     """Two adapters and the bare base side by side, prompts of several lengths; then one is evicted for a third."""
     base = make_base(family)
     bare = copy.deepcopy(base.model)
-    folders = [write_adapter(bare, tmp_path / str(seed), seed=seed, r=seed + 1) for seed in (1, 2, 3)]
+    folders = {name: write_adapter(bare, tmp_path / name, seed=rank, r=rank) for rank, name in enumerate("abc", 2)}
+    alone = {name: with_peft(bare, folder) for name, folder in folders.items()}
     bank = make_bank(base, num_slots=2)
 
-    def check(slots: list[int], in_slot: dict[int, Path]) -> None:
+    def check(slots: list[int], in_slot: dict[int, str]) -> None:
         for row, prompt, slot in zip(forward(base, bank, slots), PROMPTS, slots, strict=True):
-            wanted = peft_logits(bare, in_slot.get(slot), prompt)
+            wanted = logits_of(alone[in_slot[slot]] if slot in in_slot else bare, prompt)
             torch.testing.assert_close(row, wanted, atol=1e-4, rtol=0)
 
-    bank.write(1, read_adapter(folders[0]).pairs)
-    check([0, 1, 1, 0, 1], {1: folders[0]})
-    bank.write(2, read_adapter(folders[1]).pairs)
-    check([2, 1, 0, 2, 1], {1: folders[0], 2: folders[1]})
-    bank.write(1, read_adapter(folders[2]).pairs)  # another rank in the slot of the first
-    check([1, 1, 0, 2, 0], {1: folders[2], 2: folders[1]})
+    bank.write(1, read_adapter(folders["a"]).pairs)
+    check([0, 1, 1, 0, 1], {1: "a"})
+    bank.write(2, read_adapter(folders["b"]).pairs)
+    check([2, 1, 0, 2, 1], {1: "a", 2: "b"})
+    bank.write(1, read_adapter(folders["c"]).pairs)  # another rank in the slot of the first
+    check([1, 1, 0, 2, 0], {1: "c", 2: "b"})
     bank.clear(2)
-    check([1, 2, 0, 2, 0], {1: folders[2]})
+    check([1, 2, 0, 2, 0], {1: "c"})
 
 
 def test_greedy_decoding_is_what_transformers_generates(family: str) -> None:
@@ -147,14 +159,12 @@ def test_decoding_with_adapters_is_each_adapter_alone(family: str, tmp_path: Pat
     bank = make_bank(base)
     bank.write(1, read_adapter(write_adapter(bare, tmp_path / "a", seed=1)).pairs)
     bank.write(3, read_adapter(write_adapter(bare, tmp_path / "b", seed=2)).pairs)
-    folders = {1: tmp_path / "a", 3: tmp_path / "b"}
+    alone = {0: bare, 1: with_peft(bare, tmp_path / "a"), 3: with_peft(bare, tmp_path / "b")}
     slots, budgets = [3, 0, 1, 1, 3], [16, 3, 16, 6, 9]
-
-    wanted = []
-    for prompt, slot, budget in zip(PROMPTS, slots, budgets, strict=True):
-        model = copy.deepcopy(bare)
-        alone = PeftModel.from_pretrained(model, folders[slot]) if slot else model
-        wanted.append(transformers_greedy(alone, prompt, end=EOS, max_new_tokens=budget))
+    wanted = [
+        transformers_greedy(alone[slot], prompt, end=EOS, max_new_tokens=budget)
+        for prompt, slot, budget in zip(PROMPTS, slots, budgets, strict=True)
+    ]
     rows = [
         greedy_row(prompt, slot=slot, max_new_tokens=budget)
         for prompt, slot, budget in zip(PROMPTS, slots, budgets, strict=True)

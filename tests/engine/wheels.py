@@ -71,7 +71,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def write_wheels(content: bytes, folder: Path, *, parts: int = 2, needs_acceptance: bool = False) -> CatalogueEntry:
+def write_wheels(content: bytes, folder: Path, *, parts: int, needs_acceptance: bool = False) -> CatalogueEntry:
     """Cut ``content`` into wheels in ``folder``; the entry that names them."""
     folder.mkdir(parents=True, exist_ok=True)
     size = -(-len(content) // parts)

@@ -161,8 +161,8 @@ def test_peft_loads_the_download_and_says_the_same(
     instruction, text, output = DOMAINS[domain]
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     model: Any = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
-    expert = PeftModel.from_pretrained(model, folder).eval()
+    expert: Any = PeftModel.from_pretrained(model, str(folder)).eval()
     prompt = tokenizer(ALPACA.render(instruction, text.format(15)), return_tensors="pt")
     with torch.inference_mode():
         ids = expert.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
-    assert tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(output)
+    assert str(tokenizer.decode(ids, skip_special_tokens=True)).strip().startswith(output)
