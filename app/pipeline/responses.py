@@ -10,7 +10,7 @@ from app.core.recipe import Recipe
 from app.core.records import Answer, Candidate, Example, GenerationRequest, Origin, Rejection, Seed
 from app.pipeline.prompts import Fits, always_fits, response_prompt, shorten
 
-RESPONSES_PER_WAVE = 64  # see instructions.PROMPTS_PER_WAVE
+RESPONSES_PER_WAVE = 32  # see instructions.PROMPTS_PER_WAVE
 
 
 def write_answers(

@@ -125,9 +125,9 @@ def _make_engine(url: str, *, for_migrations: bool = False) -> Engine:
         if parsed.get_backend_name() != "sqlite":
             return create_engine(parsed, poolclass=poolclass, pool_pre_ping=True)
     except ArgumentError as error:  # not shown: it repeats the URL with its password
-        raise SetupError("SELFSPEC_DATABASE_URL is no database URL, e.g. postgresql+psycopg://user@host/name") from error
+        raise SetupError("SELFSPEC_DATABASE_URL is no URL such as postgresql+psycopg://user@host/name") from error
     except ModuleNotFoundError as error:
-        raise SetupError(f"SELFSPEC_DATABASE_URL needs the package {error.name}; install selfspec[postgres]") from error
+        raise SetupError(f"SELFSPEC_DATABASE_URL needs {error.name}: pip install 'selfspec[postgres]'") from error
     if parsed.database:
         _make_folder(Path(parsed.database).parent)
     engine = create_engine(parsed, poolclass=poolclass)
