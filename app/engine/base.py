@@ -20,6 +20,7 @@ from app.core.errors import InvalidInput, Problem, SetupError
 from app.core.records import BaseInfo
 from app.engine.encoding import Encoder
 from app.engine.fingerprint import fingerprint
+from app.engine.loading import ONE_AT_A_TIME
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def load_base(options: BaseOptions, folder: Path, *, tokenizer: PreTrainedTokeni
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
     quantization = pick_quantization(options.quantization, device)
-    with _loading(options.name, folder):
+    with _loading(options.name, folder), ONE_AT_A_TIME:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from app.core.errors import SetupError
 from app.engine.catalogue import CATALOGUE, CatalogueEntry
+from app.engine.loading import ONE_AT_A_TIME
 
 MANIFEST = "manifest.json"
 _FREE_BYTES = 3 * 1024**3  # wheels, GGUF and folder of the largest entry at once
@@ -144,9 +145,10 @@ def _convert(entry: CatalogueEntry, gguf: Path, folder: Path) -> None:
 
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
-    )
+    with ONE_AT_A_TIME:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
     model.save_pretrained(draft)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(draft)
     files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}

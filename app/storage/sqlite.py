@@ -7,13 +7,32 @@ one that says it will not write does not.
 
 from __future__ import annotations
 
+import time
 from sqlite3 import Connection as SqliteConnection
+from sqlite3 import Cursor, OperationalError
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 DEFERRED = "selfspec_deferred"  # execution option: do not take the write lock when a transaction begins
 _BUSY_TIMEOUT_MS = 30_000  # how long a writer waits for another one
+_RETRY_SECONDS = 0.02
+
+
+def _write_ahead(cursor: Cursor) -> None:
+    """Switch to the write-ahead log, which stays with the file.
+
+    SQLite does not wait by itself for another process that is switching, so this does.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
 
 
 def prepare_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
@@ -24,7 +43,7 @@ def prepare_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
         connection.isolation_level = None  # the driver must not begin transactions on its own
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
         cursor.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from app.core.errors import InvalidInput, SetupError
 from app.engine.base import (
@@ -58,6 +60,14 @@ def test_a_folder_becomes_a_base(folder: Path) -> None:
     assert base.eos_ids == {EOS}
     assert not base.model.training
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_bases_that_are_loaded_at_once_leave_transformers_as_it_was(folder: Path) -> None:
+    """A bug: two overlapping loads switched off weight tying for the process, and a later pull had no head to save."""
+    before = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: load_base(OPTIONS, folder), range(12)))
+    assert PreTrainedModel.tie_weights is before
 
 
 def test_the_number_format_is_as_asked(folder: Path) -> None:
