@@ -43,7 +43,7 @@ def has_example(media: dict[str, Any]) -> bool:
     return bool(media.get("example") or media.get("examples"))
 
 
-def test_every_route_of_the_issue_is_there(document: dict[str, Any]) -> None:
+def test_every_route_is_there(document: dict[str, Any]) -> None:
     assert set(operations(document)) == {
         "POST /specialize",
         "GET /jobs",
@@ -136,3 +136,15 @@ def test_page_needs_no_network(service: Service) -> None:
         assert response.status_code == 200
         assert response.content
     assert "url: '/openapi.json'" in page.text
+
+
+def test_the_form_as_swagger_fills_it_is_accepted(service: Service, document: dict[str, Any]) -> None:
+    """A bug: Swagger UI fills a field without an example with "string", and no base is called that."""
+    body = operations(document)["POST /specialize"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    fields = {name: field for name, field in body["properties"].items() if field.get("format") != "binary"}
+    filled = {name: field.get("example", "string") for name, field in fields.items()}
+    rows = "".join(
+        f'{{"task": "t", "instruction": "Say it.", "input": "{word}", "output": "{word}"}}\n' for word in ("one", "two")
+    )
+    answer = service.http.post("/specialize", data=filled, files={"seeds": ("seeds.jsonl", rows.encode())})
+    assert answer.status_code == 202, answer.text

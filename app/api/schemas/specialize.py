@@ -50,13 +50,13 @@ FORM_SCHEMA: dict[str, Any] = {
             "description": f"The expert's name: {RULE}.",
             "example": "finance",
         },
-        "description": {"type": "string", "description": "What the domain is about."},
+        "description": {"type": "string", "description": "What the domain is about.", "example": ""},
         "seeds": {
             **_FILE,
             "description": "JSONL, one JSON list, or CSV with a header: task, instruction, input, output.",
         },
         "evaluation": {**_FILE, "description": "The same, to judge by. Left out: part of the seeds is held out."},
         "recipe": {"type": "string", "description": "A JSON object.", "example": '{"preset": "quick"}'},
-        "base": {"type": "string", "description": "The base this service runs."},
+        "base": {"type": "string", "description": "The base this service runs; left empty: that one.", "example": ""},
     },
 }
