@@ -7,6 +7,8 @@
     │   └── UnknownDomain   404   names the domains there are
     ├── Conflict            409   illegal move, idempotency key used for another body, wrong base
     ├── NotReady            503   the base is still loading, no worker yet …
+    ├── DeadlineExceeded    504   the request's own time ran out before a word was written
+    ├── Overloaded          429   too many requests wait
     ├── AdapterRefused      409   an adapter that does not fit or does not act on the base
     ├── ArtifactDamaged     500   a stored artifact is not what its manifest says
     ├── StageFailed         500   a stage's failure: names the stage, keeps the cause, says whose fault
@@ -118,6 +120,20 @@ class NotReady(SelfspecError):
 
     code = "not_ready"
     status = 503
+
+
+class DeadlineExceeded(SelfspecError):
+    """The request's ``timeout_s`` passed before anything was written."""
+
+    code = "deadline_exceeded"
+    status = 504
+
+
+class Overloaded(SelfspecError):
+    """More requests wait than the service takes; asking again later helps."""
+
+    code = "overloaded"
+    status = 429
 
 
 class AdapterRefused(SelfspecError):

@@ -15,7 +15,9 @@ from app.core.records import (
     Attachment,
     BaseInfo,
     Completion,
+    EngineState,
     GenerationRequest,
+    Piece,
     TrainingReport,
     TrainingRow,
     TrainingStep,
@@ -28,12 +30,23 @@ class Tokens(Protocol):
     def count(self, text: str) -> int:
         """Number of tokens of ``text``."""
 
+    def clip(self, text: str, num_tokens: int) -> str:
+        """The beginning of ``text``, at most ``num_tokens`` tokens long; all of it if it is no longer."""
+
 
 class TextGenerator(Protocol):
     """Answers prompts, each with the bare base or one attached adapter, any mix in one batch."""
 
-    def submit(self, request: GenerationRequest) -> Future[Completion]:
-        """Queue one request. The future raises NotFound if ``request.adapter`` is not attached."""
+    def submit(
+        self, request: GenerationRequest, *, on_piece: Callable[[Piece], None] | None = None
+    ) -> Future[Completion]:
+        """Queue one request. The future raises NotFound (param ``adapter``) if ``request.adapter`` is not attached.
+
+        ``on_piece`` is told each part of the answer as it is written, in order, on the engine's thread and before the
+        future ends: it must be quick and must not raise. Cancelling the future, at any time, frees what the request
+        holds within one step. Further: InvalidInput for a prompt that does not fit or a schema that cannot be used,
+        DeadlineExceeded if nothing was written in time, Overloaded if too many wait.
+        """
 
     def generate(
         self,
@@ -48,16 +61,17 @@ class TextGenerator(Protocol):
 
 
 class AdapterHost(Protocol):
-    """Keeps adapters in slots beside the base."""
+    """Keeps adapters in host memory and, while they are asked for, in slots beside the base."""
 
-    def attach(self, adapter: str, folder: Path) -> Attachment:
+    def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
         """Load a PEFT folder under the id ``adapter``; at once if it is there already.
 
-        Raises AdapterRefused if it fits no module, has another shape or base, or changes nothing.
+        A pinned adapter is not evicted. Raises AdapterRefused if it fits no module, has another shape or base, or
+        changes nothing; NotReady if every byte or slot is pinned.
         """
 
     def detach(self, adapter: str) -> None:
-        """Free the slot; unknown ids are ignored."""
+        """Free its slot and its memory once the requests in flight are done; unknown ids are ignored."""
 
     def attachments(self) -> list[Attachment]:
         """What is attached now."""
@@ -88,7 +102,10 @@ class Engine(TextGenerator, AdapterHost, AdapterTrainer, Tokens, Protocol):
         """Block until the base is loaded; raises NotReady on time-out and the load's own error if it failed."""
 
     def stats(self) -> Mapping[str, int | float]:
-        """Counters since start: requests, tokens, batches, attachments, evictions."""
+        """Counters since start, by name; ``app.core.records.COUNTERS`` says what each one counts."""
+
+    def state(self) -> EngineState:
+        """What runs, waits and is held now. Raises NotReady until the base is loaded."""
 
     def close(self) -> None:
-        """Stop the owner thread; requests still waiting fail with NotReady."""
+        """Stop the owner thread; requests waiting or running fail with NotReady."""

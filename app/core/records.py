@@ -119,7 +119,8 @@ class TrainingRow:
 class GenerationRequest:
     """One prompt for the engine. ``adapter`` None is the bare base; temperature 0 is greedy.
 
-    ``seed`` fixes the sampling of this request alone; ``stop`` texts end the answer and are not part of it.
+    ``seed`` fixes the sampling of this request alone, whatever else is in the batch; ``stop`` texts end the answer and
+    are not part of it.
     """
 
     prompt: str
@@ -129,6 +130,28 @@ class GenerationRequest:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None  # alternatives told for each token; 0: only the chosen one's; None: nothing is told
+    schema: str | None = None  # a JSON schema, as JSON text, that the answer satisfies
+    ignore_end: bool = False  # write on past the end of sequence (for measurements)
+    timeout_seconds: float | None = None  # from submission; what is written by then is the answer
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of an answer: its text, its natural-log probability before temperature, and the likeliest instead."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()  # (text, log-probability), likeliest first
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next part of an answer that is still being written. The pieces' texts, joined, are the completion's text."""
+
+    text: str
+    num_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +159,15 @@ class Completion:
     """What the engine answered. ``adapter`` is read back from the slot that computed it, not from the request."""
 
     text: str
-    finish_reason: str  # "stop" (end of sequence or a stop text) or "length"
+    finish_reason: str  # "stop" (end of sequence or a stop text), "length" or "timeout"
     prompt_tokens: int
     completion_tokens: int
     adapter: str | None
-    queue_seconds: float = 0.0
-    seconds: float = 0.0
+    queue_seconds: float = 0.0  # from submission to the first computed token of the prompt
+    seconds: float = 0.0  # from there to the end
+    first_token_seconds: float = 0.0  # from submission to the first token of the answer
+    cached_tokens: int = 0  # of the prompt, not computed again: a prefix that this same adapter had computed before
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +192,41 @@ class Attachment:
     """
 
     adapter: str
-    slot: int
+    slot: int | None  # None: waits in host memory for a slot
     num_modules: int
     rank: int
     num_bytes: int
     probe_distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLoad:
+    """What one adapter (None: the bare base) holds and does in the engine now."""
+
+    adapter: str | None
+    slot: int | None
+    num_bytes: int
+    is_pinned: bool
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """A look into the serving engine; budgets and sizes in bytes."""
+
+    num_slots: int
+    max_batch: int
+    running: int
+    waiting: int
+    slot_bytes: int  # one slot's tensors on the device
+    host_bytes: int  # adapters kept in host memory
+    host_budget: int
+    cache_bytes: int  # keys and values of running requests
+    cache_budget: int
+    prefix_bytes: int  # keys and values kept for prompts that begin alike
+    prefix_budget: int
+    experts: tuple[ExpertLoad, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,3 +285,24 @@ class Comparison:
     difference: float
     low: float
     high: float
+
+
+COUNTERS = {
+    "requests": "answers given",
+    "prompt_tokens": "tokens of the prompts answered",
+    "generated_tokens": "tokens written",
+    "prefill_tokens": "prompt tokens computed",
+    "cached_tokens": "prompt tokens taken from a prefix computed before",
+    "batches": "forward passes that decoded",
+    "batch_rows": "sequences in those, added up",
+    "adapter_rows": "of these, sequences of an adapter",
+    "attachments": "adapters read from disk",
+    "placements": "adapters written into a slot",
+    "evictions": "adapters that lost their slot to another",
+    "host_evictions": "adapters dropped from host memory",
+    "slot_waits": "requests that could have run but for a slot",
+    "cancelled": "requests whose caller left",
+    "timeouts": "requests whose time ran out",
+    "failed": "requests that ended in an error",
+    "waiting": "requests waiting now",
+}

@@ -68,7 +68,9 @@ class TorchEngine:
             raise NotReady("the base is still loading")
         return len(self._encoder.prompt(text))
 
-    def submit(self, request: GenerationRequest) -> Future[Completion]:
+    def submit(
+        self, request: GenerationRequest, *, on_piece: Callable[[Piece], None] | None = None
+    ) -> Future[Completion]:
         return self._thread.submit([request])[0].future
 
     def generate(

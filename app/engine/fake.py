@@ -20,17 +20,20 @@ from typing import Any
 from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Problem
 from app.core.recipe import Recipe
 from app.core.records import (
+    COUNTERS,
     Attachment,
     BaseInfo,
     Completion,
+    EngineState,
+    ExpertLoad,
     GenerationRequest,
+    Piece,
     TrainingReport,
     TrainingRow,
     TrainingStep,
 )
 from app.engine.slot_table import SlotTable
 
-_COUNTED = ("requests", "prompt_tokens", "generated_tokens", "batches", "attachments", "evictions", "waiting")
 _WORDS = [
     "margin",
     "revenue",
@@ -72,9 +75,9 @@ class FakeEngine:
     """Implements ``app.core.ports.Engine``."""
 
     def __init__(self, *, slots: int = 8, base_name: str = "fake-base", loaded: bool = True) -> None:
-        self._slots = SlotTable(slots)
+        self._slots, self._num_slots = SlotTable(slots), slots
         self._attached: dict[str, Attachment] = {}
-        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._counts = dict.fromkeys(COUNTERS, 0)
         self._base = BaseInfo(
             name=base_name,
             fingerprint=hashlib.sha256(base_name.encode()).hexdigest()[:16],
@@ -98,10 +101,20 @@ class FakeEngine:
     def count(self, text: str) -> int:
         return len(re.findall(r"\w+|[^\w\s]", text))
 
-    def submit(self, request: GenerationRequest) -> Future[Completion]:
+    def clip(self, text: str, num_tokens: int) -> str:
+        ends = [match.end() for match in re.finditer(r"\w+|[^\w\s]", text)]
+        return text if len(ends) <= num_tokens else text[: ends[num_tokens - 1] if num_tokens > 0 else 0]
+
+    def submit(
+        self, request: GenerationRequest, *, on_piece: Callable[[Piece], None] | None = None
+    ) -> Future[Completion]:
         future: Future[Completion] = Future()
         try:
-            future.set_result(self._answer(request))
+            completion = self._answer(request)
+            if on_piece is not None:
+                for word in re.findall(r"\s*\S+\s*?", completion.text):
+                    on_piece(Piece(word, 1))
+            future.set_result(completion)
         except Exception as error:
             future.set_exception(error)
         return future
@@ -119,7 +132,7 @@ class FakeEngine:
                 on_completion(position, answers[-1])
         return answers
 
-    def attach(self, adapter: str, folder: Path) -> Attachment:
+    def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
         self.wait_ready()
         if adapter in self._attached:
             self._slots.use(adapter)
@@ -165,6 +178,11 @@ class FakeEngine:
 
     def stats(self) -> Mapping[str, int | float]:
         return dict(self._counts)
+
+    def state(self) -> EngineState:
+        self.wait_ready()
+        experts = tuple(ExpertLoad(a.adapter, a.slot, a.num_bytes, False, 0, 0) for a in self._attached.values())
+        return EngineState(self._num_slots, 1, 0, 0, 64, 64 * len(experts), 0, 0, 0, 0, 0, experts)
 
     def close(self) -> None:
         self._loaded = False
