@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 # bytecode must be kept: without it every process takes seconds longer to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo serve test check lock clean
+.PHONY: help install demo serve test check bench-serving bench-overhead lock clean
 
 help: ## Show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -32,6 +32,12 @@ test: install ## Run every test
 
 check: install ## Lint, formatting, types, import rule
 	@$(RUN) -m tests.check
+
+bench-serving: install ## Measure serving beside its peers; QUICK=1: minutes; OPTIONS="--help"
+	@$(RUN) -m benchmarks.serving $(if $(QUICK),--quick) $(OPTIONS)
+
+bench-overhead: install ## Measure what the API itself costs, with the fake engine
+	@$(RUN) -m benchmarks.overhead $(OPTIONS)
 
 lock: install ## Write requirements.lock anew from pyproject.toml
 	@echo torch==2.13.0 | $(RUN) -m uv pip compile pyproject.toml --constraint - --universal --python-version 3.11 \

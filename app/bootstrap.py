@@ -73,18 +73,18 @@ def build(settings: Settings, *, role: Literal["api", "job"]) -> Resources:
     """Stores and engine. The base loads in the background; a job's engine holds only its own adapter."""
     stores = build_stores(settings)
     num_slots = settings.adapter_slots if role == "api" else 1
-    engine = make_engine(settings, num_slots=num_slots)
+    engine = make_engine(settings, num_slots=num_slots, max_waiting=settings.max_waiting if role == "api" else None)
     return Resources(settings, stores.database, stores.artifacts, stores.queue, engine, stores.clock)
 
 
-def make_engine(settings: Settings, *, num_slots: int) -> Engine:
-    """The engine the settings ask for."""
+def make_engine(settings: Settings, *, num_slots: int, max_waiting: int | None) -> Engine:
+    """The engine the settings ask for. ``max_waiting`` None: whoever asks may ask for as much as it likes."""
     if settings.engine == "fake":
         from app.engine.fake import FakeEngine
 
         return FakeEngine(slots=num_slots, base_name=settings.base)
     from app.engine.base import BaseOptions
-    from app.engine.engine import TorchEngine
+    from app.engine.engine import EngineSizes, TorchEngine
 
     entry = CATALOGUE.get(settings.base)
     options = BaseOptions(
@@ -95,13 +95,18 @@ def make_engine(settings: Settings, *, num_slots: int) -> Engine:
         device=settings.device,
         threads=settings.threads,
     )
-    return TorchEngine(
-        options,
-        partial(pull_base, settings),
+    sizes = EngineSizes(
         num_slots=num_slots,
         max_rank=settings.max_lora_rank,
         max_batch=settings.max_batch,
+        max_waiting=max_waiting,
+        prefill_tokens=settings.prefill_tokens,
+        cache_bytes=settings.cache_bytes,
+        prefix_bytes=settings.prefix_bytes,
+        adapter_bytes=settings.adapter_bytes,
+        adapter_device_bytes=settings.adapter_device_bytes,
     )
+    return TorchEngine(options, partial(pull_base, settings), sizes)
 
 
 def migrate(settings: Settings) -> None:

@@ -11,14 +11,27 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI
 
 from app import __version__
-from app.api import deps, docs, errors, openapi
+from app.api import admin, deps, docs, errors, openapi
 from app.api.body_limit import BodyLimit
-from app.api.routes import adapters, domains, generate, health, jobs, specialize
+from app.api.routes import (
+    adapters,
+    domains,
+    engine,
+    generate,
+    health,
+    jobs,
+    openai,
+    openai_models,
+    specialize,
+    vllm_adapters,
+)
 from app.bootstrap import Resources, build
+from app.core.ports import Engine
 from app.services.container import Services
 from app.services.dispatch import Dispatcher
 from app.services.seeds import Limits
 from app.settings import Settings
+from app.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +56,12 @@ def create_app(resources: Resources | None = None) -> FastAPI:
         lifespan=_lifespan(resources, settings),
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+    app.state.watch = Watch(app, settings)
     errors.install(app)
     docs.install(app)
     openapi.install(app)
-    for room in (specialize, jobs, domains, adapters, generate, health):
+    admin.install(app, settings.admin_key.get_secret_value() if settings.admin_key is not None else None)
+    for room in (specialize, jobs, domains, adapters, generate, openai, openai_models, vllm_adapters, engine, health):
         app.include_router(room.router, dependencies=[Depends(deps.check_url)])
     return app
 
@@ -55,15 +70,14 @@ def _lifespan(given: Resources | None, settings: Settings) -> Callable[[FastAPI]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         resources = given if given is not None else await to_thread.run_sync(_open, settings)
-        services = make_services(resources)
-        deps.bind(app, services)
-        sweeping = asyncio.create_task(_sweep_forever(services.dispatcher, every_seconds=settings.lease_seconds))
         try:
-            yield
+            with app.state.watch.opened(resources) as watched:
+                services = make_services(resources, engine=watched)
+                app.state.watch.report_to(services.readiness)
+                deps.bind(app, services)
+                async with _sweeping(services.dispatcher, every_seconds=settings.lease_seconds):
+                    yield
         finally:
-            sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeping
             if given is None:
                 await to_thread.run_sync(resources.close)
 
@@ -74,19 +88,32 @@ def _open(settings: Settings) -> Resources:
     return build(settings, role="api")
 
 
-def make_services(resources: Resources) -> Services:
-    """The services on these resources."""
+def make_services(resources: Resources, *, engine: Engine) -> Services:
+    """The services on these resources, with this engine in place of theirs."""
     settings = resources.settings
     return Services.build(
         database=resources.database,
         artifacts=resources.artifacts,
         queue=resources.queue,
-        engine=resources.engine,
+        engine=engine,
         clock=resources.clock,
         base=settings.base,
+        adapter_roots=settings.resolved_adapter_roots,
         limits=Limits(settings.max_seeds, settings.max_field_chars, settings.max_lora_rank),
         lease_seconds=settings.lease_seconds,
     )
+
+
+@asynccontextmanager
+async def _sweeping(dispatcher: Dispatcher, *, every_seconds: float) -> AsyncIterator[None]:
+    """The sweep runs inside it."""
+    task = asyncio.create_task(_sweep_forever(dispatcher, every_seconds=every_seconds))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _sweep_forever(dispatcher: Dispatcher, *, every_seconds: float) -> None:

@@ -19,16 +19,18 @@ import httpx
 from rich.console import Console
 
 from app.core.errors import SelfspecError, SetupError
-from app.processes import POLL_SECONDS, Processes, Program, ended_by_signals
+from app.processes import GRACE_SECONDS, POLL_SECONDS, Processes, Program, ended_by_signals
 from app.settings import Settings
 
 MIN_FREE_BYTES = 200_000_000  # tables, messages, logs and one small adapter
+END_SECONDS = 10.0  # of the API, after its drain: errors of requests given up, the engine, connections
 READY_SECONDS = 600.0  # a large base on a slow disk takes minutes
 
 
 def run_service(settings: Settings) -> Processes:
     """API and worker, not yet started: a context."""
-    return Processes(programs_of(settings), environment=child_environment(settings))
+    grace_seconds = settings.drain_s + GRACE_SECONDS + END_SECONDS
+    return Processes(programs_of(settings), environment=child_environment(settings), grace_seconds=grace_seconds)
 
 
 def wait_ready(processes: Processes, *, url: str, console: Console) -> None:
@@ -61,8 +63,7 @@ def programs_of(settings: Settings) -> tuple[Program, Program]:
 
 def api_command(settings: Settings) -> tuple[str, ...]:
     """How the API is started, here and in a container."""
-    address = ("--host", settings.host, "--port", str(settings.port), "--log-level", settings.log_level)
-    return (sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", *address)
+    return (sys.executable, "-m", "app.server")
 
 
 def worker_command(settings: Settings) -> tuple[str, ...]:
@@ -73,10 +74,14 @@ def worker_command(settings: Settings) -> tuple[str, ...]:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The person's environment, with threads bounded and waiting idle: those of two processes that spin starve both."""
+    """The person's environment, with threads bounded: those of two processes that spin for long starve both.
+
+    Yet waking a thread costs as much as a small product of matrices, so that GNU's, which PyTorch brings, spin briefly.
+    """
     threads = str(settings.threads or num_cores())
     bounded = {
         "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "20000",
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",

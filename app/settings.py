@@ -6,10 +6,11 @@ Knows nothing about what the values are used for; imports nothing of ours. Each 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -69,9 +70,49 @@ class Settings(BaseSettings):
     max_batch: int = Field(
         32, ge=1, le=4096, description="Sequences computed together; others wait. More costs memory for their caches."
     )
+    max_waiting: int = Field(
+        2048, ge=1, description="Requests that may wait for a place in the batch; one more is refused with 429."
+    )
+    prefill_tokens: int = Field(
+        512,
+        ge=16,
+        description="Tokens of new prompts computed in one step. More: new requests start sooner, running ones "
+        "stand still longer.",
+    )
+    cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Keys and values of running requests, bytes on the device. Unset: half of what is free once the "
+        "base is loaded. Requests wait when it is full.",
+    )
+    prefix_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Keys and values kept of prompts, bytes on the device, so that the next that begins alike is not "
+        "computed anew. Unset: a sixteenth of what is free. 0: none.",
+    )
+    adapter_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Adapters kept in host memory, bytes; one in no slot is back in one within a step. Unset: an "
+        "eighth of what is free.",
+    )
+    adapter_device_bytes: int | None = Field(
+        None, ge=0, description="Bytes of the device that slots may take; fewer slots than adapter_slots if they must."
+    )
 
     host: str = Field("127.0.0.1", description="Address the API listens on. 0.0.0.0: the network too; it has no login.")
     port: int = Field(8000, ge=1, le=65535, description="TCP port the API listens on.")
+
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=8,
+        description="Key that loads and unloads adapters by name (`Authorization: Bearer …`). Unset: nobody does.",
+    )
+    adapter_roots: str | None = Field(
+        None,
+        description="Folders that adapters may be loaded from by name, separated as in PATH. Unset: none.",
+    )
 
     max_upload_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest request body, bytes; larger ones are refused with 413."
@@ -86,7 +127,26 @@ class Settings(BaseSettings):
         5.0, gt=0, description="How often a worker renews its lease, seconds; keep it well under lease_seconds."
     )
 
+    warm_up: bool = Field(
+        True,
+        description="True: before /ready says ready, the base answers one question and the champions are attached. "
+        "False: the first requests wait for that.",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        description="From SIGTERM until requests in flight are given up, seconds; new ones get 503.",
+    )
+
     log_level: LogLevel = Field("info", description="Least severe message that is logged.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="text: for people. json: one object a line, for machines."
+    )
+    traces: bool = Field(
+        False,
+        description="True: an OpenTelemetry span a request, sent where OTEL_EXPORTER_OTLP_ENDPOINT says (setting that "
+        "alone does the same). Needs the extra `otel`.",
+    )
 
     @property
     def resolved_database_url(self) -> str:
@@ -97,6 +157,11 @@ class Settings(BaseSettings):
     def resolved_broker_url(self) -> str:
         """``broker_url``, or kombu's filesystem transport (its folders are under ``broker_dir``)."""
         return self.broker_url or "filesystem://"
+
+    @property
+    def resolved_adapter_roots(self) -> tuple[Path, ...]:
+        """``adapter_roots``, one path each."""
+        return tuple(Path(root) for root in (self.adapter_roots or "").split(os.pathsep) if root)
 
     @property
     def models_dir(self) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tests.import_rule import ROOT, violations
 
-SOURCES = ("app", "worker", "migrations", "tests")
+SOURCES = ("app", "worker", "migrations", "benchmarks", "tests")
 
 
 def tool(*arguments: str) -> Callable[[], bool]:

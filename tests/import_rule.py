@@ -15,8 +15,10 @@ ROOMS: dict[str, set[str]] = {
     "serve": {"processes", "bootstrap", "settings", "core"},
     "processes": {"core"},
     "install": set(),
-    "main": {"api", "web", "bootstrap", "services", "settings"},
-    "worker": {"bootstrap", "services", "settings", "core"},
+    "server": {"main", "logs", "services", "settings", "core"},
+    "main": {"api", "web", "bootstrap", "services", "watch", "settings", "core"},
+    "watch": {"api", "bootstrap", "services", "logs", "tracing", "settings", "core"},
+    "worker": {"bootstrap", "services", "logs", "settings", "core"},
     "bootstrap": {"services", "storage", "engine", "settings", "core"},
     "api": {"services", "core"},
     "web": {"services", "core"},
@@ -26,6 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "pipeline": {"core"},
     "engine": {"core"},
     "models": {"core"},
+    "logs": {"core"},
+    "tracing": {"core"},
     "core": set(),
     "settings": set(),
 }
@@ -37,9 +41,12 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "gguf"), ("engine",)
     ),
-    **dict.fromkeys(("fastapi", "starlette"), ("api", "web", "main")),
+    **dict.fromkeys(("fastapi", "starlette"), ("api", "web", "main", "watch")),
     **dict.fromkeys(("celery", "kombu"), ("worker", "storage.job_queue", "storage.folder_broker")),
     **dict.fromkeys(("sqlalchemy", "alembic"), ("models", "storage", "migrations")),
+    "prometheus_client": ("services", "api.routes.engine"),
+    "opentelemetry": ("tracing",),
+    "uvicorn": ("server",),
 }
 
 # A stage never imports another stage; only stages.py knows their order.

@@ -70,4 +70,5 @@ def test_children_get_bounded_threads_and_the_same_folder(monkeypatch: pytest.Mo
     assert environment["OMP_NUM_THREADS"] == "7"
     assert environment["MKL_NUM_THREADS"] == "3"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert 0 < int(environment["GOMP_SPINCOUNT"]) < 1_000_000
     assert environment["SELFSPEC_DATA_DIR"] == str(tmp_path / "here")

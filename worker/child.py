@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 
+from app import logs
 from app.bootstrap import build
 from app.services.lease import Lease, LeaseLost
 from app.services.run_job import JobRunner
@@ -20,7 +21,7 @@ from app.settings import Settings
 def main(job_id: str, owner: str, attempt: str) -> int:
     """Run the job under the lease that the worker took."""
     settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(level=settings.log_level, style=settings.log_format)
     resources = build(settings, role="job")
     runner = JobRunner(
         Lease(job_id, owner, int(attempt)),

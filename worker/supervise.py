@@ -82,7 +82,7 @@ def _spawn(lease: Lease, output: int) -> subprocess.Popen[bytes]:
     It ends when its input does, which this process holds open: a worker that is killed leaves no child at work.
     """
     command = [sys.executable, "-m", "worker.child", lease.job_id, lease.owner, str(lease.attempt)]
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000", **os.environ}
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
     )

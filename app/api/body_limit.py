@@ -53,7 +53,7 @@ class BodyLimit:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         reason = f"larger than {self._max_bytes:,} bytes (SELFSPEC_MAX_UPLOAD_BYTES)"
-        response = error_response(TooLarge([Problem("body", reason)]))
+        response = error_response(TooLarge([Problem("body", reason)]), path=scope["path"])
         response.headers["Connection"] = "close"  # the rest of the body is not worth reading
         await response(scope, receive, send)
 

@@ -1,4 +1,7 @@
-"""The one place where what went wrong becomes HTTP: ``{"error": {"code", "message", "param", …}}``, whatever it was."""
+"""The one place where what went wrong becomes HTTP: ``{"error": {"code", "message", "param", …}}``, whatever it was.
+
+Under /v1 the same is said in the words of OpenAI and vLLM (``openai_errors``).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.core.errors import InvalidInput, NotReady, Problem, SelfspecError
+from app.api import openai_errors
+from app.core.errors import InvalidInput, NotReady, Overloaded, Problem, SelfspecError, Unauthorized
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
+NATIVE, LORAX = "native body", "LoRAX body"  # the shapes of a body that has two; no part of a field's name
 
 
 class ErrorResponse(JSONResponse):
@@ -34,9 +39,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def error_response(error: SelfspecError) -> ErrorResponse:
-    """The answer for an error of the tree; 503 says when to ask again."""
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, NotReady) else None
+def error_response(error: SelfspecError, *, path: str = "") -> ErrorResponse:
+    """The answer to a request for ``path`` for an error of the tree; 429 and 503 say when to ask again."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, NotReady | Overloaded) else {}
+    if isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": "Bearer"}
+    if path.startswith(openai_errors.PREFIX):
+        status, body = openai_errors.render(error, path)
+        return ErrorResponse(body, status_code=status, headers=headers)
     return ErrorResponse({"error": error.to_dict()}, status_code=error.status, headers=headers)
 
 
@@ -44,17 +54,17 @@ async def _known(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, SelfspecError)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, NotReady):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return error_response(error)
+    return error_response(error, path=request.url.path)
 
 
 async def _invalid(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(InvalidInput([_problem(fault) for fault in error.errors()]))
+    return error_response(InvalidInput([_problem(fault) for fault in error.errors()]), path=request.url.path)
 
 
 def _problem(fault: dict[str, Any]) -> Problem:
     """FastAPI's fault in our words: its ``loc`` starts with body, query, path or header."""
-    source, *where = (str(part) for part in fault["loc"])
+    source, *where = (str(part) for part in fault["loc"] if part not in (NATIVE, LORAX))
     if fault["type"] == "json_invalid":
         return Problem("json", f"broken JSON: {fault['ctx']['error']} (at character {where[0]})", source=source)
     reason = {"missing": "is missing", "extra_forbidden": "unknown key"}.get(fault["type"], fault["msg"])
@@ -69,12 +79,15 @@ async def _http(request: Request, error: Exception) -> ErrorResponse:
         HTTPStatus.NOT_FOUND: f"there is no {request.url.path}; see /docs for what there is",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not answer {request.method}; see /docs",
     }.get(status, str(error.detail))
-    code = status.phrase.lower().replace(" ", "_")
-    body = {"error": {"code": code, "message": message, "param": None}}
-    return ErrorResponse(body, status_code=status, headers=error.headers)
+    refusal = SelfspecError(message)
+    refusal.status, refusal.code = status, status.phrase.lower().replace(" ", "_")
+    response = error_response(refusal, path=request.url.path)
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _unexpected(request: Request, error: Exception) -> ErrorResponse:
     """A bug: the log has the traceback, the caller gets none of it."""
     log.error("%s %s raised", request.method, request.url.path, exc_info=error)
-    return error_response(SelfspecError("something went wrong inside the service; its log says what"))
+    bug = SelfspecError("something went wrong inside the service; its log says what")
+    return error_response(bug, path=request.url.path)

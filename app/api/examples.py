@@ -5,6 +5,7 @@ A test holds every one of them against its schema.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 JOB_ID = "job-0199d3a1c0de4f1a2b3c4d"
@@ -152,21 +153,54 @@ ANSWER = {
     "adapter_name": "finance@v1",
     "base": "smollm2-135m-instruct",
     "finish_reason": "stop",
-    "usage": {"prompt_tokens": 58, "completion_tokens": 2, "total_tokens": 60},
-    "timings": {"queue_seconds": 0.002, "seconds": 0.11},
+    "usage": {
+        "prompt_tokens": 58,
+        "completion_tokens": 2,
+        "total_tokens": 60,
+        "cached_tokens": 32,
+        "cut_tokens": 0,
+        "shots": 0,
+    },
+    "timings": {"queue_seconds": 0.002, "first_token_seconds": 0.09, "seconds": 0.11},
+    "logprobs": None,
 }
 BASE_ANSWER = {**ANSWER, "text": "The headline sounds", "domain": None, "adapter": None, "adapter_name": None}
+STREAMED = (
+    'event: piece\ndata: {"index": 0, "text": "bad"}\n\n'
+    f"event: answer\ndata: {json.dumps({'index': 0, **ANSWER})}\n\n"
+)
+LORAX_QUESTION = {
+    "inputs": "Does this headline sound good or bad? Brindlemoor Foods recalls its best-selling cereal\nAnswer:",
+    "parameters": {"max_new_tokens": 16, "details": True},
+}
+LORAX_ANSWER = {
+    "generated_text": " bad",
+    "details": {
+        "finish_reason": "eos_token",
+        "prompt_tokens": 19,
+        "generated_tokens": 2,
+        "skipped_tokens": 0,
+        "prefill": [],
+        "tokens": [],
+    },
+}
 READY = {
     "ready": True,
     "checks": {
         "database": {"ok": True, "detail": "answers"},
         "broker": {"ok": True, "detail": "answers"},
         "base": {"ok": True, "detail": "smollm2-135m-instruct (none, bfloat16, cpu)"},
+        "drain": {"ok": True, "detail": "takes requests"},
+        "warm_up": {"ok": True, "detail": "base loaded in 1.9 s; first token after 0.21 s; experts attached: 1"},
     },
 }
 NOT_READY = {
     "ready": False,
-    "checks": {**READY["checks"], "base": {"ok": False, "detail": "the base is still loading"}},  # type: ignore[dict-item]
+    "checks": {
+        **READY["checks"],  # type: ignore[dict-item]
+        "base": {"ok": False, "detail": "the base is still loading"},
+        "warm_up": {"ok": False, "detail": "the base is loading"},
+    },
 }
 
 

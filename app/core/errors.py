@@ -3,6 +3,8 @@
     SelfspecError                 code, HTTP status, message, param
     ├── InvalidInput        422   problems: every fault of an upload at once (line, field, reason)
     │   └── TooLarge        413   more than the service accepts
+    ├── Unauthorized        401   an operator's key is missing or wrong
+    ├── Forbidden           403   switched off by a setting, or outside what the settings allow
     ├── NotFound            404   job, adapter, artifact …
     │   └── UnknownDomain   404   names the domains there are
     ├── Conflict            409   illegal move, idempotency key used for another body, wrong base
@@ -85,6 +87,20 @@ class TooLarge(InvalidInput):
 
     code = "too_large"
     status = 413
+
+
+class Unauthorized(SelfspecError):
+    """The operator's key is missing or wrong."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(SelfspecError):
+    """No key helps: a setting says no. The message names the setting."""
+
+    code = "forbidden"
+    status = 403
 
 
 class NotFound(SelfspecError):

@@ -300,6 +300,7 @@ COUNTERS = {
     "placements": "adapters written into a slot",
     "evictions": "adapters that lost their slot to another",
     "host_evictions": "adapters dropped from host memory",
+    "preempted": "sequences that had to wait again because the cache was full",
     "slot_waits": "requests that could have run but for a slot",
     "cancelled": "requests whose caller left",
     "timeouts": "requests whose time ran out",

@@ -57,6 +57,11 @@ class LoadedBase:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    @property
+    def num_embeddings(self) -> int:
+        """Tokens the model has numbers for; its tokenizer may know fewer, or more."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt. Raises InvalidInput for a text that the base cannot read."""
         return self._readable(self.encoder.prompt(text))
@@ -67,8 +72,7 @@ class LoadedBase:
 
     def _readable(self, ids: list[int]) -> list[int]:
         """A token without an embedding (some tokenizers have a few) would end the process on CUDA."""
-        num_embeddings = self.model.get_input_embeddings().weight.shape[0]
-        if unknown := [token for token in ids if token >= num_embeddings]:
+        if unknown := [token for token in ids if token >= self.num_embeddings]:
             text = self.tokenizer.decode(unknown[:1])
             raise InvalidInput([Problem("input", f"the base {self.info.name} has no token {text!r}")])
         return ids

@@ -31,6 +31,17 @@ class Encoder:
         """Without start or end. Raises InvalidInput for broken Unicode."""
         return self._ids(text, add_special_tokens=False)
 
+    def clip(self, text: str, num_tokens: int) -> str:
+        """The beginning of ``text``, at most ``num_tokens`` tokens of a prompt long. Raises InvalidInput as above."""
+        clipped = text
+        while len(self.prompt(clipped)) > num_tokens:
+            spans = self._tokenizer(clipped, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            over = len(self.prompt(clipped)) - num_tokens  # what is left may be cut into other tokens: look again
+            clipped = clipped[: spans[-over][0]] if over < len(spans) else ""
+            if not clipped:
+                break
+        return clipped
+
     def _ids(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         try:
             return list(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])

@@ -2,76 +2,119 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Problem, SelfspecError
+from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Overloaded, Problem, SetupError
 from app.core.recipe import Recipe
 from app.core.records import (
+    COUNTERS,
     Attachment,
     BaseInfo,
     Completion,
+    EngineState,
     GenerationRequest,
+    Piece,
     TrainingReport,
     TrainingRow,
     TrainingStep,
 )
+from app.engine import sequences
 from app.engine.adapter_files import AdapterFile, read_adapter
 from app.engine.base import BaseOptions, LoadedBase, load_base, load_tokenizer
-from app.engine.decoding import Decoder, Row, make_sampler
+from app.engine.batcher import Batcher, Limits
+from app.engine.detokenize import TextStream
 from app.engine.encoding import Encoder
-from app.engine.queue import ModelThread, Ticket
+from app.engine.grammar import Grammars
+from app.engine.host_tier import HostTier
+from app.engine.loop import Loop
+from app.engine.memory import free_bytes
+from app.engine.rectangle import layout_of
+from app.engine.sampling import make_sampler
+from app.engine.scheduler import Probe, Scheduler
 from app.engine.slot_table import SlotTable
-from app.engine.slots import SlotBank
+from app.engine.slots import SlotBank, slot_bytes
 from app.engine.training import train_adapter
 
 _PROBE = "Explain in one sentence what the following figures say and why they matter to the reader: 12, 17 and 31."
-_COUNTED = ("requests", "prompt_tokens", "generated_tokens", "batches", "attachments", "evictions")
-_LEAST_DISTANCE = 1e-6  # nats; below this an adapter acts like no adapter
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSizes:
+    """How much the engine takes at once. Bytes that are None: a share of what is free once the base is loaded."""
+
+    num_slots: int
+    max_rank: int
+    max_batch: int
+    max_waiting: int | None = None
+    prefill_tokens: int = 512
+    cache_bytes: int | None = None
+    prefix_bytes: int | None = None
+    adapter_bytes: int | None = None  # in host memory
+    adapter_device_bytes: int | None = None  # of all slots; None: whatever they take
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """What came before the base was there."""
+
+    request: GenerationRequest
+    on_piece: Callable[[Piece], None] | None
+    future: Future[Completion]
+    submitted_at: float
 
 
 class TorchEngine:
-    """Loads in the background; requests wait in the queue until the base is there."""
+    """Loads in the background; requests wait until the base is there."""
 
-    def __init__(
-        self, options: BaseOptions, fetch: Callable[[], Path], *, num_slots: int, max_rank: int, max_batch: int
-    ) -> None:
+    def __init__(self, options: BaseOptions, fetch: Callable[[], Path], sizes: EngineSizes) -> None:
         """``fetch`` gives the base's folder; it runs on the owner thread, for it may take minutes."""
-        self._options, self._fetch, self._num_slots, self._max_rank = options, fetch, num_slots, max_rank
+        self._options, self._fetch, self._sizes = options, fetch, sizes
         self._encoder: Encoder | None = None
-        self._table = SlotTable(num_slots)
-        self._attached: dict[str, Attachment] = {}
-        self._counts = Counter(dict.fromkeys(_COUNTED, 0))
-        self._model_lock = threading.Lock()  # held by whoever runs the model: a batch, an attachment, a training
+        self._proofs: dict[str, Attachment] = {}
+        self._counts = Counter(dict.fromkeys(COUNTERS, 0))
+        self._early: list[_Ticket] = []
+        self._open: set[Future[Completion]] = set()  # of requests that wait or run
+        self._lock = threading.Lock()  # of _early and of _loaded's becoming known
         self._loaded: LoadedBase | None = None
-        self._thread = ModelThread(
-            self._run_batch, max_batch=max_batch, prepare=self._load, order=lambda ticket: len(ticket.request.prompt)
-        )
+        self._batcher: Batcher | None = None
+        self._loop = Loop(prepare=self._load, step=self._step, has_work=self._has_work, rescue=self._rescue)
 
     @property
     def base(self) -> BaseInfo | None:
         return self._loaded.info if self._loaded else None
 
     def wait_ready(self, timeout_seconds: float | None = None) -> BaseInfo:
-        self._thread.wait_ready(timeout_seconds)
+        self._loop.wait_ready(timeout_seconds)
         return self._base.info
 
     def count(self, text: str) -> int:
-        if self._encoder is None:
-            raise NotReady("the base is still loading")
-        return len(self._encoder.prompt(text))
+        return len(self._reader.prompt(text))
+
+    def clip(self, text: str, num_tokens: int) -> str:
+        return self._reader.clip(text, num_tokens)
 
     def submit(
         self, request: GenerationRequest, *, on_piece: Callable[[Piece], None] | None = None
     ) -> Future[Completion]:
-        return self._thread.submit([request])[0].future
+        ticket = _Ticket(request, on_piece, Future(), time.monotonic())
+        with self._lock:
+            is_early = self._loaded is None
+            if is_early:
+                self._early.append(ticket)
+        try:
+            self._loop.call_soon(lambda: None) if is_early else self._enter(ticket)
+        except Exception as error:
+            if not ticket.future.done():
+                ticket.future.set_exception(error)
+        return ticket.future
 
     def generate(
         self,
@@ -79,7 +122,7 @@ class TorchEngine:
         *,
         on_completion: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
-        futures = [ticket.future for ticket in self._thread.submit(requests)]
+        futures = [self.submit(request) for request in requests]
         position_of = {future: position for position, future in enumerate(futures)}
         try:
             for future in as_completed(position_of):
@@ -92,24 +135,27 @@ class TorchEngine:
             raise
         return [future.result() for future in futures]
 
-    def attach(self, adapter: str, folder: Path) -> Attachment:
+    def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
         self.wait_ready()
+        if pin:
+            self._pin(adapter)
+        self._batching.keep(adapter)
+        self._host.load(adapter, lambda: self._read(adapter, folder))
+        if (proof := self._proofs.get(adapter)) is None:
+            proof = self._proofs[adapter] = self._prove(adapter)
+            self._counts["attachments"] += 1
         self._table.use(adapter)
-        if (there := self._attached.get(adapter)) is not None:
-            return there  # without the lock: a batch may hold it for seconds
-        file = read_adapter(folder)
-        self._check_origin(adapter, file)
-        self._bank.check(file.pairs)  # before it costs another adapter its slot
-        with self._model_lock:
-            return self._attached.get(adapter) or self._place(adapter, file)
+        return replace(proof, slot=self._table.slot_of(adapter))
 
     def detach(self, adapter: str) -> None:
-        with self._model_lock:
-            if self._attached.pop(adapter, None) is not None:
-                self._bank.clear(self._table.release(adapter))
+        if self._proofs.pop(adapter, None) is not None:
+            self._loop.call_soon(lambda: self._batching.detach(adapter))
 
     def attachments(self) -> list[Attachment]:
-        return list(self._attached.values())
+        proofs = list(self._proofs.values())
+        return [
+            replace(proof, slot=self._table.slot_of(proof.adapter)) for proof in proofs if proof.adapter in self._host
+        ]
 
     def train(
         self,
@@ -120,116 +166,178 @@ class TorchEngine:
         on_step: Callable[[TrainingStep], None],
     ) -> TrainingReport:
         self.wait_ready()
-        with self._model_lock, self._bank.removed():
+        with self._loop.paused(), self._bank.removed():
             return train_adapter(self._base, rows, recipe=recipe, folder=folder, on_step=on_step)
 
     def stats(self) -> Mapping[str, int | float]:
-        return {**self._counts, "waiting": self._thread.num_waiting}
+        batcher = self._batcher
+        waiting = len(self._early) + (batcher.num_waiting if batcher else 0)
+        slot_waits = batcher.scheduler.slot_waits if batcher else 0
+        host_evictions = self._host.evictions if batcher else 0
+        return {**self._counts, "waiting": waiting, "slot_waits": slot_waits, "host_evictions": host_evictions}
+
+    def state(self) -> EngineState:
+        self.wait_ready(0)
+        told: Future[EngineState] = Future()
+        self._loop.call_soon(lambda: told.set_result(self._batching.state(num_slots=self._num_slots)))
+        return told.result()
 
     def close(self) -> None:
-        self._thread.close()
+        self._loop.close()
 
     @property
     def _base(self) -> LoadedBase:
         assert self._loaded is not None, "wait_ready comes first"
         return self._loaded
 
+    @property
+    def _batching(self) -> Batcher:
+        assert self._batcher is not None, "wait_ready comes first"
+        return self._batcher
+
+    @property
+    def _reader(self) -> Encoder:
+        if self._encoder is None:
+            raise NotReady("the base is still loading")
+        return self._encoder
+
     def _load(self) -> None:
-        folder = self._fetch()
+        sizes, folder = self._sizes, self._fetch()
         tokenizer = load_tokenizer(folder, name=self._options.name)
         self._encoder = Encoder(tokenizer)
         base = load_base(self._options, folder, tokenizer=tokenizer)
+        try:
+            layout = layout_of(base.model, base.eos_id)
+        except Exception as error:
+            raise SetupError(f"the base {base.info.name!r} cannot be served side by side: {error}") from error
         dtype = getattr(torch, base.info.dtype)
-        self._bank = SlotBank(base.model, num_slots=self._num_slots, max_rank=self._max_rank, dtype=dtype)
-        self._decoder = Decoder(base, self._bank.segments)
-        self._probe_ids = base.encode(_PROBE)
-        self._loaded = base
+        self._num_slots = self._slots_that_fit(base, dtype)
+        self._table = SlotTable(self._num_slots)
+        self._bank = SlotBank(base.model, num_slots=self._num_slots, max_rank=sizes.max_rank, dtype=dtype)
+        self._grammars = Grammars(tokenizer, vocab_size=base.num_embeddings, eos_ids=base.eos_ids)
+        free = free_bytes(base.device)
+        self._host = HostTier(sizes.adapter_bytes if sizes.adapter_bytes is not None else free_bytes() // 8)
+        limits = Limits(
+            max_batch=sizes.max_batch,
+            prefill_tokens=sizes.prefill_tokens,
+            cache_bytes=sizes.cache_bytes if sizes.cache_bytes is not None else free // 2,
+            prefix_bytes=sizes.prefix_bytes if sizes.prefix_bytes is not None else free // 16,
+        )
+        self._batcher = Batcher(
+            base,
+            layout,
+            self._bank,
+            Scheduler(self._table),
+            self._host,
+            limits,
+            probe_ids=base.encode(_PROBE),
+            counts=self._counts,
+        )
+        with self._lock:
+            self._loaded = base
+            early, self._early = self._early, []
+        for ticket in early:
+            try:
+                self._enter(ticket)
+            except Exception as error:
+                ticket.future.set_exception(error)
 
-    def _check_origin(self, adapter: str, file: AdapterFile) -> None:
-        if file.base_fingerprint not in (None, self._base.info.fingerprint):
-            raise AdapterRefused(
-                f"adapter {adapter} was trained on a base with fingerprint {file.base_fingerprint}; this service runs "
-                f"{self._base.info.name} ({self._base.info.quantization}), {self._base.info.fingerprint}",
-                param="adapter",
-            )
+    def _slots_that_fit(self, base: LoadedBase, dtype: torch.dtype) -> int:
+        """As many as are wanted, or as SELFSPEC_ADAPTER_DEVICE_BYTES has room for; SetupError if that is none."""
+        most = self._sizes.adapter_device_bytes
+        if most is None:
+            return self._sizes.num_slots
+        one = slot_bytes(base.model, max_rank=self._sizes.max_rank, dtype=dtype)
+        if most < one:
+            raise SetupError(f"SELFSPEC_ADAPTER_DEVICE_BYTES is {most:,}, but one slot takes {one:,} bytes")
+        return min(self._sizes.num_slots, most // one)
 
-    def _place(self, adapter: str, file: AdapterFile) -> Attachment:
-        """Write a slot and prove that it acts; an adapter that does not is taken out again."""
-        slot, evicted = self._table.take(adapter)
-        if evicted is not None:
-            del self._attached[evicted]
-            self._counts["evictions"] += 1
-        try:
-            self._bank.write(slot, file.pairs)
-            distance = self._distance(slot)
-            if not math.isfinite(distance):
-                raise AdapterRefused(f"adapter {adapter} makes the base compute no numbers", param="adapter")
-            if distance < _LEAST_DISTANCE:
-                raise AdapterRefused(f"adapter {adapter} changes nothing: probe distance {distance}", param="adapter")
-        except BaseException:
-            self._bank.clear(self._table.release(adapter))
-            raise
-        self._counts["attachments"] += 1
-        proof = Attachment(adapter, slot, len(file.pairs), file.rank, file.num_bytes, distance)
-        self._attached[adapter] = proof
-        return proof
+    def _step(self) -> bool:
+        return self._batching.step()
 
-    def _distance(self, slot: int) -> float:
-        ours = self._decoder.log_probabilities(self._probe_ids, slot)
-        bare = self._decoder.log_probabilities(self._probe_ids, 0)
-        return float((ours - bare).abs().mean())
+    def _has_work(self) -> bool:
+        return self._batcher is not None and self._batcher.has_work
 
-    def _run_batch(self, tickets: Sequence[Ticket]) -> None:
-        with self._model_lock:
-            started = time.monotonic()
-            ticket_of = {row: ticket for ticket in tickets if (row := self._admit(ticket)) is not None}
-            if ticket_of:
-                self._counts["batches"] += 1
-                adapter_in = {proof.slot: adapter for adapter, proof in self._attached.items()}
-                self._decoder.run(
-                    list(ticket_of),
-                    on_row_end=lambda row: self._finish(ticket_of[row], row, adapter_in.get(row.slot), started),
-                )
+    def _rescue(self, error: BaseException) -> None:
+        """On the owner thread: a step raised, or there will be no more steps."""
+        with self._lock:
+            early, self._early = self._early, []
+        for ticket in early:
+            ticket.future.set_exception(error)
+        if self._batcher is not None:
+            self._batcher.fail_running(error)
+            if isinstance(error, NotReady):
+                self._batcher.fail_waiting(error)
 
-    def _admit(self, ticket: Ticket) -> Row | None:
-        """A row for the batch, or None after telling the caller why not."""
-        try:
-            return self._row(ticket)
-        except SelfspecError as error:
-            ticket.end(error)
-            return None
+    def _enter(self, ticket: _Ticket) -> None:
+        """Into the line of its expert. Raises whatever stands against the request."""
+        most = self._sizes.max_waiting
+        if most is not None and len(self._open) >= most + self._sizes.max_batch:
+            raise Overloaded(f"{most:,} requests wait already (SELFSPEC_MAX_WAITING); try again")
+        sequence = self._sequence(ticket)
+        adapter = sequence.adapter
+        if adapter is not None:
+            if adapter not in self._proofs or not self._host.hold(adapter):
+                raise NotFound(f"adapter {adapter} is not attached", param="adapter")
+            sequence.future.add_done_callback(lambda future: self._host.release(adapter))
+        self._open.add(sequence.future)
+        sequence.future.add_done_callback(self._open.discard)
+        self._loop.call_soon(lambda: self._batching.scheduler.add(sequence))
 
-    def _row(self, ticket: Ticket) -> Row:
-        request = ticket.request
-        slot = 0 if request.adapter is None else self._table.use(request.adapter)
-        if slot is None:
-            raise NotFound(f"adapter {request.adapter} is not attached", param="adapter")
-        prompt_ids = self._base.encode(request.prompt)
-        room = self._base.info.context_tokens - len(prompt_ids)
-        if room < request.max_new_tokens:
+    def _sequence(self, ticket: _Ticket) -> sequences.Sequence:
+        request, base = ticket.request, self._base
+        prompt_ids = base.encode(request.prompt)
+        if base.info.context_tokens - len(prompt_ids) < request.max_new_tokens:
             reason = (
                 f"the prompt has {len(prompt_ids)} tokens and asks for {request.max_new_tokens} more; "
-                f"the base reads {self._base.info.context_tokens}"
+                f"the base reads {base.info.context_tokens}"
             )
             raise InvalidInput([Problem("input", reason)])
-        sampler = make_sampler(request.temperature, request.top_p, request.seed)
-        return Row(prompt_ids, slot, sampler, request.max_new_tokens, request.stop, ticket.future.cancelled)
-
-    def _finish(self, ticket: Ticket, row: Row, adapter: str | None, started: float) -> None:
-        self._counts["requests"] += 1
-        self._counts["prompt_tokens"] += len(row.prompt_ids)
-        self._counts["generated_tokens"] += len(row.token_ids)
-        if row.finish_reason == "error":
-            ticket.end(SelfspecError(f"{adapter or 'the base'} computed no numbers for this prompt"))
-            return
-        ticket.end(
-            Completion(
-                text=row.text,
-                finish_reason=row.finish_reason or "length",
-                prompt_tokens=len(row.prompt_ids),
-                completion_tokens=len(row.token_ids),
-                adapter=adapter,
-                queue_seconds=started - ticket.submitted_at,
-                seconds=time.monotonic() - started,
-            )
+        grammar = self._grammars.compile(request.schema) if request.schema is not None else None
+        sequence = sequences.Sequence(
+            request=request,
+            prompt_ids=prompt_ids,
+            stream=TextStream(base.tokenizer, request.stop),
+            sampler=make_sampler(request.temperature, request.top_p, request.seed),
+            eos_ids=base.eos_ids,
+            constraint=grammar.start() if grammar is not None else None,
+            on_piece=ticket.on_piece,
+            future=ticket.future,
+            submitted_at=ticket.submitted_at,
         )
+        self._batching.check(sequence)
+        return sequence
+
+    def _read(self, adapter: str, folder: Path) -> AdapterFile:
+        """From disk, refused before it costs anybody anything."""
+        file = read_adapter(folder)
+        info = self._base.info
+        if file.base_fingerprint not in (None, info.fingerprint):
+            raise AdapterRefused(
+                f"adapter {adapter} was trained on a base with fingerprint {file.base_fingerprint}; this service runs "
+                f"{info.name} ({info.quantization}), {info.fingerprint}",
+                param="adapter",
+            )
+        self._bank.check(file.pairs)
+        return file
+
+    def _prove(self, adapter: str) -> Attachment:
+        """Wait for a slot and for what the adapter does in it; one that does not act is dropped."""
+        probe = Probe(adapter)
+        if not self._host.hold(adapter):
+            raise NotReady(f"adapter {adapter} was evicted while it was attached; try again")
+        try:
+            self._loop.call_soon(lambda: self._batching.scheduler.add(probe))
+            return probe.future.result()
+        except AdapterRefused:
+            self._loop.call_soon(lambda: self._batching.detach(adapter))
+            raise
+        finally:
+            self._host.release(adapter)
+
+    def _pin(self, adapter: str) -> None:
+        scheduler = self._batching.scheduler
+        if not scheduler.is_pinned(adapter) and scheduler.num_pinned >= self._num_slots:
+            raise NotReady(f"all {self._num_slots} slots are pinned; unpin one or raise SELFSPEC_ADAPTER_SLOTS")
+        scheduler.pin(adapter)
+        self._host.pin(adapter)

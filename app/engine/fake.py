@@ -1,23 +1,27 @@
 """The fake engine: the same ports as the real one, no torch, no weights, answers in microseconds.
 
-Deterministic: an answer is a function of prompt, adapter and seed. It writes numbered items when a prompt asks for
-them and short answers otherwise, "learns" an adapter as a real PEFT-shaped folder whose content depends on the rows,
-and refuses what the real engine refuses. It judges nothing about quality.
+Deterministic: an answer is a function of prompt, adapter and seed (``fake_text``), written in the thread that asks. It
+"learns" an adapter as a real PEFT-shaped folder whose content depends on the rows, keeps adapters in host memory and in
+slots (``fake_places``), and refuses what the real engine refuses. A test can hold answers back (``hold``) and wait for
+what has happened (``wait_stats``). It judges nothing about quality.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
-import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Problem
+from app.core.errors import AdapterRefused, DeadlineExceeded, InvalidInput, NotFound, NotReady, Overloaded, Problem
 from app.core.recipe import Recipe
 from app.core.records import (
     COUNTERS,
@@ -32,62 +36,61 @@ from app.core.records import (
     TrainingRow,
     TrainingStep,
 )
-from app.engine.slot_table import SlotTable
+from app.engine.fake_places import ADAPTER_BYTES, Places
+from app.engine.fake_text import Written, clip, tokens_of, write
 
-_WORDS = [
-    "margin",
-    "revenue",
-    "guidance",
-    "quarter",
-    "dividend",
-    "forecast",
-    "shares",
-    "profit",
-    "outlook",
-    "cash",
-    "debt",
-    "growth",
-    "board",
-    "bond",
-    "yield",
-    "audit",
-    "merger",
-    "index",
-    "fund",
-    "loan",
-    "credit",
-    "asset",
-    "tax",
-    "lease",
-    "capital",
-    "order",
-    "market",
-    "price",
-    "cost",
-    "demand",
-    "supply",
-    "region",
-    "product",
-]
+
+@dataclass(slots=True)
+class _Run:
+    """One request on its way. Times are the engine's clock's."""
+
+    request: GenerationRequest
+    written: Written
+    future: Future[Completion]
+    on_piece: Callable[[Piece], None] | None
+    submitted: float
+    placed: float | None = None  # in the batch since; None: waits
+    first: float | None = None  # when its first piece was told
+    told: int = 0  # pieces
+
+    @property
+    def deadline(self) -> float:
+        seconds = self.request.timeout_seconds
+        return float("inf") if seconds is None else self.submitted + seconds
 
 
 class FakeEngine:
     """Implements ``app.core.ports.Engine``."""
 
-    def __init__(self, *, slots: int = 8, base_name: str = "fake-base", loaded: bool = True) -> None:
-        self._slots, self._num_slots = SlotTable(slots), slots
-        self._attached: dict[str, Attachment] = {}
-        self._counts = dict.fromkeys(COUNTERS, 0)
+    def __init__(
+        self,
+        *,
+        slots: int = 8,
+        base_name: str = "fake-base",
+        loaded: bool = True,
+        context_tokens: int = 8192,
+        max_batch: int = 64,
+        max_waiting: int = 1024,
+        host_adapters: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``host_adapters`` fit into host memory; ``max_waiting`` requests may wait for a place in the batch."""
+        self._changed = threading.Condition(threading.RLock())  # held for every look and change
+        self._max_batch, self._max_waiting, self._clock, self._loaded = max_batch, max_waiting, clock, loaded
+        self._runs: list[_Run] = []
+        self._last_prompt: dict[str | None, list[str]] = {}  # what each adapter read last: the fake prefix cache
+        self._may_tell: int | None = None  # pieces that a request may tell while ``hold`` lasts
+        self._counts = Counter(dict.fromkeys(COUNTERS, 0))
+        self._places = Places(slots, host_adapters, self._counts)
         self._base = BaseInfo(
             name=base_name,
             fingerprint=hashlib.sha256(base_name.encode()).hexdigest()[:16],
             quantization="none",
             dtype="float32",
             device="cpu",
-            context_tokens=8192,
+            context_tokens=context_tokens,
             num_parameters=1000,
         )
-        self._loaded = loaded
 
     @property
     def base(self) -> BaseInfo | None:
@@ -99,24 +102,53 @@ class FakeEngine:
         return self._base
 
     def count(self, text: str) -> int:
-        return len(re.findall(r"\w+|[^\w\s]", text))
+        return len(tokens_of(text))
 
     def clip(self, text: str, num_tokens: int) -> str:
-        ends = [match.end() for match in re.finditer(r"\w+|[^\w\s]", text)]
-        return text if len(ends) <= num_tokens else text[: ends[num_tokens - 1] if num_tokens > 0 else 0]
+        return clip(text, num_tokens)
+
+    @contextmanager
+    def hold(self, *, after_pieces: int = 0) -> Iterator[None]:
+        """For tests: until the block ends, no request tells more than ``after_pieces`` pieces, and none finishes.
+
+        With 0 none is even begun: all wait.
+        """
+        with self._changed:
+            self._may_tell = after_pieces
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._may_tell = None
+                self._work()
+
+    def wait_stats(self, *, timeout_seconds: float = 30.0, **at_least: int) -> None:
+        """For tests: block until every named counter is that high; raises TimeoutError."""
+
+        def has_come() -> bool:
+            stats = self.stats()
+            return all(stats[name] >= least for name, least in at_least.items())
+
+        with self._changed:
+            if not self._changed.wait_for(has_come, timeout_seconds):
+                raise TimeoutError(f"{at_least} did not come; there is {self.stats()}")
 
     def submit(
         self, request: GenerationRequest, *, on_piece: Callable[[Piece], None] | None = None
     ) -> Future[Completion]:
         future: Future[Completion] = Future()
-        try:
-            completion = self._answer(request)
-            if on_piece is not None:
-                for word in re.findall(r"\s*\S+\s*?", completion.text):
-                    on_piece(Piece(word, 1))
-            future.set_result(completion)
-        except Exception as error:
-            future.set_exception(error)
+        with self._changed:
+            try:
+                self._check(request)
+                run = _Run(request, write(request), future, on_piece, submitted=self._clock())
+            except Exception as error:
+                self._counts["failed"] += 1
+                future.set_exception(error)
+                return future
+            self._runs.append(run)
+            future.add_done_callback(lambda done: self._forget(run) if done.cancelled() else None)
+            self._advance(run)
+            self._changed.notify_all()
         return future
 
     def generate(
@@ -133,29 +165,22 @@ class FakeEngine:
         return answers
 
     def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
-        self.wait_ready()
-        if adapter in self._attached:
-            self._slots.use(adapter)
-            return self._attached[adapter]
-        config = _read_config(folder)
-        if (made_on := config.get("base_model_name_or_path")) != self._base.name:
-            raise AdapterRefused(f"adapter {adapter} was made on {made_on}", param="adapter")
-        slot, evicted = self._slots.take(adapter)
-        if evicted is not None:
-            del self._attached[evicted]
-            self._counts["evictions"] += 1
-        self._attached[adapter] = Attachment(
-            adapter=adapter, slot=slot, num_modules=1, rank=config.get("r", 8), num_bytes=64, probe_distance=0.5
-        )
-        self._counts["attachments"] += 1
-        return self._attached[adapter]
+        with self._changed:
+            self.wait_ready()
+            if adapter not in self._places:
+                config = _read_config(folder)
+                if (made_on := config.get("base_model_name_or_path")) != self._base.name:
+                    raise AdapterRefused(f"adapter {adapter} was made on {made_on}", param="adapter")
+                self._places.load(adapter, rank=config.get("r", 8), busy=self._busy())
+            return self._places.use(adapter, pin=pin, busy=self._busy())
 
     def detach(self, adapter: str) -> None:
-        if self._attached.pop(adapter, None) is not None:
-            self._slots.release(adapter)
+        with self._changed:
+            self._places.drop(adapter, busy=self._busy())
 
     def attachments(self) -> list[Attachment]:
-        return list(self._attached.values())
+        with self._changed:
+            return self._places.attachments()
 
     def train(
         self,
@@ -177,30 +202,139 @@ class FakeEngine:
         return TrainingReport(num_steps, len(rows), 0, tokens, 0.0, 2.0, 1.0, num_parameters=64, num_modules=1)
 
     def stats(self) -> Mapping[str, int | float]:
-        return dict(self._counts)
+        with self._changed:
+            return {**self._counts, "waiting": sum(run.placed is None for run in self._runs)}
 
     def state(self) -> EngineState:
-        self.wait_ready()
-        experts = tuple(ExpertLoad(a.adapter, a.slot, a.num_bytes, False, 0, 0) for a in self._attached.values())
-        return EngineState(self._num_slots, 1, 0, 0, 64, 64 * len(experts), 0, 0, 0, 0, 0, experts)
+        with self._changed:
+            self.wait_ready()
+            running = Counter(run.request.adapter for run in self._runs if run.placed is not None)
+            waiting = Counter(run.request.adapter for run in self._runs if run.placed is None)
+            places = self._places
+            return EngineState(
+                num_slots=places.num_slots,
+                max_batch=self._max_batch,
+                running=running.total(),
+                waiting=waiting.total(),
+                slot_bytes=ADAPTER_BYTES,
+                host_bytes=ADAPTER_BYTES * len(places.attachments()),
+                host_budget=ADAPTER_BYTES * places.host_adapters,
+                cache_bytes=0,
+                cache_budget=0,
+                prefix_bytes=0,
+                prefix_budget=0,
+                experts=(
+                    ExpertLoad(None, 0, 0, is_pinned=True, running=running[None], waiting=waiting[None]),
+                    *(
+                        ExpertLoad(
+                            proof.adapter,
+                            proof.slot,
+                            proof.num_bytes,
+                            is_pinned=places.is_pinned(proof.adapter),
+                            running=running[proof.adapter],
+                            waiting=waiting[proof.adapter],
+                        )
+                        for proof in places.attachments()
+                    ),
+                ),
+            )
 
     def close(self) -> None:
-        self._loaded = False
+        with self._changed:
+            self._loaded = False
+            for run in list(self._runs):
+                self._end(run, NotReady("the engine is closed"))
 
-    def _answer(self, request: GenerationRequest) -> Completion:
-        if not self._loaded:
-            raise NotReady("the base is still loading")
-        if request.adapter is not None and self._slots.use(request.adapter) is None:
+    def _check(self, request: GenerationRequest) -> None:
+        self.wait_ready()
+        if request.adapter is not None and request.adapter not in self._places:
             raise NotFound(f"adapter {request.adapter} is not attached", param="adapter")
-        if self.count(request.prompt) + request.max_new_tokens > self._base.context_tokens:
-            reason = f"the prompt and {request.max_new_tokens} tokens more; the base reads {self._base.context_tokens}"
+        used, most = self.count(request.prompt), self._base.context_tokens
+        if used + request.max_new_tokens > most:
+            reason = f"{used} tokens of prompt and {request.max_new_tokens} new ones do not fit the base's {most}"
             raise InvalidInput([Problem("input", reason)])
-        text, finish_reason = _write(request)
-        self._counts["requests"] += 1
-        self._counts["batches"] += 1
-        self._counts["prompt_tokens"] += self.count(request.prompt)
-        self._counts["generated_tokens"] += self.count(text)
-        return Completion(text, finish_reason, self.count(request.prompt), self.count(text), request.adapter)
+        if self.stats()["waiting"] >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} requests wait; ask again later")
+
+    def _work(self) -> None:
+        """Go on with every request as far as it may; one that ends may let another begin."""
+        while any(self._advance(run) for run in list(self._runs)):
+            pass
+        self._changed.notify_all()
+
+    def _advance(self, run: _Run) -> bool:
+        """Whether the request has ended."""
+        if run not in self._runs:  # its caller left while another was told
+            return False
+        if self._clock() >= run.deadline:
+            self._counts["timeouts"] += 1
+            early = DeadlineExceeded(f"nothing was written in {run.request.timeout_seconds} s")
+            self._end(run, self._completion(run, "timeout") if run.told else early)
+        elif self._is_placed(run):
+            self._tell(run)
+            if self._may_tell is None:
+                self._end(run, self._completion(run, run.written.finish_reason))
+        return run.future.done()
+
+    def _is_placed(self, run: _Run) -> bool:
+        """Whether it has a place in the batch now, and its adapter a slot."""
+        if run.placed is None and self._may_tell != 0:
+            running = [other.request.adapter for other in self._runs if other.placed is not None]
+            adapter = run.request.adapter
+            if len(running) < self._max_batch and (adapter is None or self._places.place(adapter, busy=running)):
+                run.placed = self._clock()
+        return run.placed is not None
+
+    def _busy(self) -> set[str]:
+        """Adapters of requests that wait or run."""
+        return {run.request.adapter for run in self._runs if run.request.adapter is not None}
+
+    def _tell(self, run: _Run) -> None:
+        for piece in run.written.pieces[run.told : self._may_tell]:
+            run.told += 1
+            run.first = run.first or self._clock()
+            if run.on_piece is not None:
+                run.on_piece(piece)
+
+    def _completion(self, run: _Run, finish_reason: str) -> Completion:
+        pieces, now, placed = run.written.pieces[: run.told], self._clock(), run.placed or run.submitted
+        words, adapter = tokens_of(run.request.prompt), run.request.adapter
+        cached = _num_alike(words[:-1], self._last_prompt.get(adapter, []))
+        self._last_prompt[adapter] = words
+        counts = {"requests": 1, "prompt_tokens": len(words), "generated_tokens": len(pieces), "cached_tokens": cached}
+        rows = {"batches": 1, "batch_rows": 1, "adapter_rows": int(adapter is not None)}
+        self._counts.update({**counts, **rows, "prefill_tokens": len(words) - cached})
+        return Completion(
+            text="".join(piece.text for piece in pieces),
+            finish_reason=finish_reason,
+            prompt_tokens=len(words),
+            completion_tokens=len(pieces),
+            adapter=adapter,
+            queue_seconds=placed - run.submitted,
+            seconds=now - placed,
+            first_token_seconds=(run.first or now) - run.submitted,
+            cached_tokens=cached,
+            logprobs=tuple(told for piece in pieces for told in piece.logprobs),
+        )
+
+    def _end(self, run: _Run, outcome: Completion | Exception) -> None:
+        self._runs.remove(run)
+        self._places.free(busy=self._busy())
+        with suppress(InvalidStateError):  # cancelled at this moment
+            if isinstance(outcome, Completion):
+                run.future.set_result(outcome)
+            else:
+                self._counts["failed"] += not isinstance(outcome, DeadlineExceeded)
+                run.future.set_exception(outcome)
+
+    def _forget(self, run: _Run) -> None:
+        """Its caller left."""
+        with self._changed:
+            self._counts["cancelled"] += 1
+            if run in self._runs:
+                self._runs.remove(run)
+            self._places.free(busy=self._busy())
+            self._work()
 
 
 def write_fake_adapter(folder: Path, *, base_name: str, rank: int = 8, weights: bytes = b"\0" * 32) -> None:
@@ -220,24 +354,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise AdapterRefused(f"{folder.name} is not a PEFT adapter folder: {error}", param="adapter") from error
 
 
-def _write(request: GenerationRequest) -> tuple[str, str]:
-    """An answer and its finish reason; ends at the first stop text like the real engine."""
-    key = f"{request.prompt}|{request.adapter}|{request.seed if request.temperature > 0 else 0}"
-    chance = random.Random(key)
-
-    def phrase(length: int) -> str:
-        return " ".join(chance.choice(_WORDS) for _ in range(length))
-
-    item = re.search(r"(\d+)\. Instruction:\s*$", request.prompt)
-    if item is None:
-        text = phrase(chance.randint(3, 12))
-    else:
-        first = int(item.group(1))
-        text = f" {phrase(8)}?\n{first}. Input: {phrase(14)}\n"
-        for number in range(first + 1, first + 4):
-            text += f"{number}. Instruction: {phrase(8)}?\n{number}. Input: {phrase(14)}\n"
-    cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=len(text))
-    words = text[:cut].split(" ")
-    if len(words) > request.max_new_tokens:
-        return " ".join(words[: request.max_new_tokens]), "length"
-    return text[:cut], "stop"
+def _num_alike(words: Sequence[str], others: Sequence[str]) -> int:
+    """How many words both begin with."""
+    pairs = enumerate(zip(words, others, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(words), len(others)))

@@ -42,6 +42,16 @@ class SlotTable:
                 self._slot_of.move_to_end(adapter)
             return self._slot_of.get(adapter)
 
+    def slot_of(self, adapter: str) -> int | None:
+        """Its slot, or None; looking is not using."""
+        with self._lock:
+            return self._slot_of.get(adapter)
+
+    def can_take(self, in_use: Collection[str]) -> bool:
+        """Whether there is a slot that is free or whose adapter is not in use."""
+        with self._lock:
+            return bool(self._free) or any(adapter not in in_use for adapter in self._slot_of)
+
     def release(self, adapter: str) -> int:
         """Free its slot, and say which it was."""
         with self._lock:

@@ -1,14 +1,14 @@
 """LoRA slots: every linear layer of the base carries stacked A and B matrices, and each row of a batch names its slot.
 
-y = W x + (x A[slot]) B[slot], slot 0 being the bare base. One forward pass serves any mix of experts; writing a slot
-changes nothing for rows that use another. No merging, no global "active adapter".
+y = W x + (x A[slot]) B[slot], slot 0 being the bare base. One forward pass serves any mix of experts, in any order of
+rows; writing a slot changes nothing for rows that use another. No merging, no global "active adapter".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import AdapterRefused
+from app.engine.packed import can_pack, pack
+from app.engine.segments import Segments as Segments
+from app.engine.shared_inputs import SharedInput, shared_inputs
+from app.engine.updates import SlotStore
 
 _LINEAR = (nn.Linear, Conv1D)  # Conv1D is a linear layer with its weight the other way round (GPT-2)
 
@@ -28,39 +32,14 @@ class LoraPair:
     b: Tensor
 
 
-@dataclass(slots=True)
-class Segments:
-    """Which rows of the batch in flight belong to which slot: (slot, first row, row after the last)."""
-
-    rows: list[tuple[int, int, int]] = field(default_factory=list)
-    num_rows: int = 0
-    num_tokens: int = 0  # of each row, padding included
-
-    def set(self, slots: Sequence[int], *, num_tokens: int) -> None:
-        """``slots`` of the rows in order; neighbours of one slot become one segment, the base's need none."""
-        self.rows, self.num_rows, self.num_tokens = [], len(slots), num_tokens
-        for row, slot in enumerate(slots):
-            if self.rows and self.rows[-1][0] == slot:
-                self.rows[-1] = (slot, self.rows[-1][1], row + 1)
-            else:
-                self.rows.append((slot, row, row + 1))
-        self.rows = [segment for segment in self.rows if segment[0] != 0]
-
-
 class SlotLinear(nn.Module):
-    """A linear layer of the base with its slots beside it; the base's own layer is untouched."""
+    """Stands in a linear layer's place; the base's own layer is untouched."""
 
-    def __init__(
-        self, base: nn.Linear | Conv1D, *, num_slots: int, max_rank: int, dtype: torch.dtype, segments: Segments
-    ) -> None:
+    def __init__(self, shared: SharedInput, member: int) -> None:
         super().__init__()
-        self.base = base
-        self.in_features, self.out_features = _features(base)
-        device = base.weight.device
-        self.a = torch.zeros(num_slots + 1, self.in_features, max_rank, dtype=dtype, device=device)
-        self.b = torch.zeros(num_slots + 1, max_rank, self.out_features, dtype=dtype, device=device)
-        self._ranks = [0] * (num_slots + 1)
-        self._segments = segments
+        self.base = shared.layers[member]
+        self.in_features, self.out_features = _features(self.base)
+        self.shared, self.member = shared, member
 
     @property
     def weight(self) -> Tensor:
@@ -70,39 +49,8 @@ class SlotLinear(nn.Module):
     def bias(self) -> Tensor | None:
         return self.base.bias
 
-    def forward(self, x: Tensor) -> Tensor:  # [rows, tokens, in] or [rows · tokens, in] → […, out]
-        y: Tensor = self.base(x)
-        if self._segments.rows:
-            scale = self._places_a_row(x)
-            for slot, start, end in self._segments.rows:
-                rank = self._ranks[slot]
-                if rank:
-                    rows = slice(start * scale, end * scale)
-                    y[rows] += (x[rows] @ self.a[slot, :, :rank]) @ self.b[slot, :rank]
-        return y
-
-    def _places_a_row(self, x: Tensor) -> int:
-        """How many places of x's first dimension a row of the batch takes: some architectures flatten rows and tokens.
-
-        Raises AdapterRefused where places cannot be told apart by row (tokens sent to experts each on their own).
-        """
-        rows, tokens = self._segments.num_rows, self._segments.num_tokens
-        if x.ndim == 3 and x.shape[0] == rows:
-            return 1
-        if x.ndim == 2 and x.shape[0] == rows * tokens:
-            return tokens
-        shape = tuple(x.shape)
-        raise AdapterRefused(f"a layer of the base mixes the rows of a batch: {rows} by {tokens} became {shape}")
-
-    def write(self, slot: int, pair: LoraPair | None) -> None:
-        """Fill a slot, or empty it with None."""
-        if pair is None:
-            self._ranks[slot] = 0
-            return
-        rank = pair.a.shape[1]
-        self.a[slot, :, :rank] = pair.a.to(self.a)
-        self.b[slot, :rank] = pair.b.to(self.b)
-        self._ranks[slot] = rank
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shared.output(self.member, x)
 
 
 def linear_layers(model: Any) -> dict[str, nn.Linear | Conv1D]:
@@ -111,31 +59,79 @@ def linear_layers(model: Any) -> dict[str, nn.Linear | Conv1D]:
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, _LINEAR) and layer is not head}
 
 
+def slot_bytes(model: Any, *, max_rank: int, dtype: torch.dtype) -> int:
+    """What one slot of so many ranks takes on the device of ``model``."""
+    return sum(sum(_features(layer)) for layer in linear_layers(model).values()) * max_rank * dtype.itemsize
+
+
 def _features(layer: nn.Linear | Conv1D) -> tuple[int, int]:
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return layer.nx, layer.nf
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Groups of one shape have their slots in one store."""
+
+    in_features: int
+    outs: tuple[int, ...]
+    device: torch.device
+
+    @classmethod
+    def of(cls, group: Sequence[nn.Linear | Conv1D]) -> _Shape:
+        return cls(_features(group[0])[0], tuple(_features(layer)[1] for layer in group), group[0].weight.device)
+
+
 class SlotBank:
-    """All slots of one model."""
+    """All slots of one model; on a processor also its weights as the processor multiplies them fastest."""
 
     def __init__(self, model: Any, *, num_slots: int, max_rank: int, dtype: torch.dtype) -> None:
-        self.segments = Segments()
-        self.max_rank = max_rank
-        self._model = model
-        self._layers = {
-            name: SlotLinear(layer, num_slots=num_slots, max_rank=max_rank, dtype=dtype, segments=self.segments)
-            for name, layer in linear_layers(model).items()
+        self.max_rank, self.num_slots = max_rank, num_slots
+        self._model, self._head = model, model.get_output_embeddings()
+        layers = linear_layers(model)
+        groups = shared_inputs(model, layers)
+        shapes = [_Shape.of([layers[name] for name in names]) for names in groups]
+        is_packed = can_pack([*layers.values(), self._head])
+        stores = {
+            shape: SlotStore(
+                shapes.count(shape),
+                in_features=shape.in_features,
+                outs=shape.outs,
+                num_slots=num_slots,
+                max_rank=max_rank,
+                dtype=dtype,
+                device=shape.device,
+                is_packed=is_packed,
+            )
+            for shape in dict.fromkeys(shapes)
         }
+        self._stores = [*stores.values()]
+        self.segments = Segments(self._stores, num_slots)
+        self._packed_head = pack([self._head]) if is_packed else None
+        self._layers: dict[str, SlotLinear] = {}
+        for number, (names, shape) in enumerate(zip(groups, shapes, strict=True)):
+            shared = SharedInput(
+                [layers[name] for name in names],
+                store=stores[shape],
+                group=shapes[:number].count(shape),
+                segments=self.segments,
+                is_packed=is_packed,
+            )
+            self._layers |= {name: SlotLinear(shared, member) for member, name in enumerate(names)}
         self._install()
+
+    @property
+    def slot_bytes(self) -> int:
+        """What one slot takes on the device."""
+        return sum(store.num_bytes for store in self._stores) // self.num_slots
 
     def check(self, pairs: Mapping[str, LoraPair]) -> None:
         """Raise AdapterRefused unless every matrix fits its layer."""
         for name, pair in pairs.items():
             layer = self._layers.get(name)
             if layer is None:
-                raise AdapterRefused(f"the base has no linear layer {name!r}: made for another base?", param="adapter")
+                raise AdapterRefused(self._no_layer(name), param="adapter")
             rank, wanted = pair.a.shape[1], (layer.in_features, layer.out_features)
             if (pair.a.shape[0], pair.b.shape[1]) != wanted or pair.b.shape[0] != rank:
                 shapes = f"A {tuple(pair.a.shape)}, B {tuple(pair.b.shape)}"
@@ -146,22 +142,36 @@ class SlotBank:
                     param="adapter",
                 )
 
+    @torch.inference_mode()
     def write(self, slot: int, pairs: Mapping[str, LoraPair]) -> None:
         """Put an adapter into ``slot``; layers it does not touch are emptied. Checked whole before the first write."""
         self.check(pairs)
-        for name, layer in self._layers.items():
-            layer.write(slot, pairs.get(name))
+        ranks = {pair.a.shape[1] for pair in pairs.values()}
+        if len(ranks) > 1 or len(pairs) < len(self._layers):
+            for store in self._stores:
+                store.empty(slot)
+        for store in self._stores:
+            store.touched[slot] = set()
+        places: list[Tensor] = []
+        matrices: list[Tensor] = []
+        for name, pair in pairs.items():
+            shared, member = self._layers[name].shared, self._layers[name].member
+            places += shared.store.places(shared.group, member, slot, pair.a.shape[1])
+            matrices += [pair.a.T, pair.b]
+            shared.store.touched[slot].add(shared.group)
+        torch._foreach_copy_(places, matrices, non_blocking=True)
+        self.segments.changed(slot, max(ranks, default=0))
 
     def clear(self, slot: int) -> None:
         """Empty ``slot``: its rows would compute the bare base."""
-        for layer in self._layers.values():
-            layer.write(slot, None)
+        self.segments.changed(slot, 0)
 
     @contextmanager
     def removed(self) -> Iterator[None]:
         """The model with its own layers, for training; the slots come back as they were."""
         for name, layer in self._layers.items():
             _replace(self._model, name, layer.base)
+        vars(self._head).pop("forward", None)
         try:
             yield
         finally:
@@ -170,6 +180,13 @@ class SlotBank:
     def _install(self) -> None:
         for name, layer in self._layers.items():
             _replace(self._model, name, layer)
+        if self._packed_head is not None:
+            self._head.forward = self._packed_head  # the head's module stays, and with it who holds or hooks it
+
+    def _no_layer(self, name: str) -> str:
+        if dict(self._model.named_modules()).get(name) is self._head:
+            return f"LoRA on the output head {name!r} is not supported; train it with target_modules='all-linear'"
+        return f"the base has no linear layer {name!r}: made for another base?"
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:

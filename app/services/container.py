@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from app.core.ports import Engine
 from app.services.adapters import AdapterService
@@ -12,9 +13,11 @@ from app.services.dispatch import Dispatcher
 from app.services.domains import DomainService
 from app.services.generate import Generator
 from app.services.jobs import JobService
+from app.services.loaded_adapters import LoadedAdapters
 from app.services.readiness import Readiness
 from app.services.request_checks import RequestChecker
 from app.services.seeds import Limits
+from app.services.served_names import ServedNames
 from app.services.specialize import Specializer
 from app.storage.artifacts import ArtifactStore
 from app.storage.database import Database
@@ -31,6 +34,8 @@ class Services:
     jobs: JobService
     domains: DomainService
     adapters: AdapterService
+    loaded: LoadedAdapters
+    names: ServedNames
     generator: Generator
     readiness: Readiness
     dispatcher: Dispatcher
@@ -47,18 +52,25 @@ class Services:
         base: str,
         limits: Limits,
         lease_seconds: float,
+        adapter_roots: Sequence[Path] = (),
     ) -> Services:
-        """``base`` is the name this service's base goes by in requests and jobs."""
+        """``base`` is the name this service's base goes by in requests and jobs.
+
+        ``adapter_roots``: folders that adapters may be loaded from by name.
+        """
         dispatcher = Dispatcher(
             database, queue, clock=clock, lease_seconds=lease_seconds, resend_seconds=RESEND_LEASES * lease_seconds
         )
+        loaded = LoadedAdapters(database, engine, roots=adapter_roots, clock=clock)
         checker = RequestChecker(engine=engine, base=base, limits=limits)
         return cls(
             specializer=Specializer(database, artifacts, checker=checker, dispatcher=dispatcher, clock=clock),
             jobs=JobService(database, artifacts, clock=clock),
             domains=DomainService(database, engine),
             adapters=AdapterService(database, artifacts, engine),
-            generator=Generator(database, artifacts, engine),
+            loaded=loaded,
+            names=ServedNames(database, engine, loaded, clock=clock),
+            generator=Generator(database, artifacts, engine, loaded=loaded),
             readiness=Readiness(database, queue, engine),
             dispatcher=dispatcher,
         )

@@ -1,49 +1,63 @@
-"""A question to an expert or to the bare base.
+"""A question to an expert or to the bare base: from what a caller asks to an answer that is believed.
 
-Which adapter answers for a domain is read from the database at each request, so that every process serves a new
-champion at once. An answer that another adapter (or the base) computed is an error, never an answer.
+Who answers is found in ``experts``, the prompt is made in ``prompting``. An answer that another adapter (or the base)
+computed is an error, never an answer. Knows nothing about HTTP, nor about how a caller waits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-from app.core.errors import AdapterRefused, InvalidInput, NotFound, Problem, SelfspecError
+from app.core.errors import NotFound, SelfspecError
 from app.core.ports import Engine
-from app.core.records import BaseInfo, Completion, GenerationRequest
-from app.models import Adapter
-from app.pipeline.template import ALPACA, Template
-from app.services.adapters import KIND, read_template
-from app.services.domain_names import check_name
+from app.core.records import Completion, GenerationRequest, Piece
+from app.services.experts import Expert, Experts, Target
+from app.services.loaded_adapters import LoadedAdapters
+from app.services.prompting import Prompt, Prompter, Question
+from app.services.shots import Demonstrations
 from app.storage.artifacts import ArtifactStore
 from app.storage.database import Database
 
-MAX_TRIES = 3  # an adapter may lose its slot between being attached and being used
+__all__ = ["Answer", "Asked", "Drawing", "Expert", "Generator", "OnPiece", "Prompt", "Question", "Target"]
+
+MAX_TRIES = 3  # an adapter may lose its place between being attached and being used
+_SEEDS = 2**63  # seeds are below this
+
+OnPiece = Callable[[int, Piece], None]  # (which of the n answers, its next part)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a caller asks, and how the answer is to be drawn."""
+class Drawing:
+    """How answers are drawn. Answer i of ``n`` is drawn with ``seed + i``; at temperature 0 all are alike."""
 
-    instruction: str
-    input: str = ""
-    max_new_tokens: int = 256
+    max_new_tokens: int | None = 256  # None: as many as the context still holds
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None  # see GenerationRequest
+    schema: str | None = None  # JSON schema as JSON text
+    ignore_end: bool = False
+    timeout_seconds: float | None = None
+    n: int = 1
+    truncate: bool = False  # shorten a prompt that does not fit (see ``prompting``) instead of refusing it
 
 
 @dataclass(frozen=True, slots=True)
-class Expert:
-    """Who will answer: an adapter that is attached, or (all None) the bare base. ``template`` is its own."""
+class Asked:
+    """A question under way: one future for each of its ``n`` answers."""
 
-    domain: str | None
-    adapter: str | None
-    name: str | None
-    template: Template
+    expert: Expert
+    prompt: Prompt
+    futures: tuple[Future[Completion], ...]
+
+    def cancel(self) -> None:
+        """Give up every answer that is not finished; what they hold in the engine is freed within a step."""
+        for future in self.futures:
+            future.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +70,38 @@ class Answer:
 
 
 class Generator:
-    """Resolves, attaches, submits. ``begin`` blocks and belongs in a thread; the future does the waiting."""
+    """Resolves, attaches, submits. The futures do the waiting."""
 
-    def __init__(self, database: Database, artifacts: ArtifactStore, engine: Engine) -> None:
-        self._database, self._artifacts, self._engine = database, artifacts, engine
+    def __init__(
+        self, database: Database, artifacts: ArtifactStore, engine: Engine, *, loaded: LoadedAdapters | None = None
+    ) -> None:
+        self._engine = engine
+        self._experts = Experts(database, artifacts, engine, loaded=loaded)
+        self._prompter = Prompter(engine, Demonstrations(database, artifacts))
 
-    def begin(self, question: Question, *, domain: str | None) -> tuple[Expert, Future[Completion]]:
-        """Raises UnknownDomain, NotReady, AdapterRefused, and InvalidInput for a prompt that does not fit the base."""
-        expert = self.resolve(domain)
-        prompt = expert.template.render(question.instruction, question.input)
-        self._check_length(prompt, question.max_new_tokens)
-        request = GenerationRequest(
-            prompt=prompt,
-            adapter=expert.adapter,
-            max_new_tokens=question.max_new_tokens,
-            temperature=question.temperature,
-            top_p=question.top_p,
-            seed=question.seed,
-            stop=question.stop,
+    def may_block(self, prompt: Question | str, target: Target) -> bool:
+        """Whether ``begin`` may wait for a disk or a database, or read a long text: then it belongs in a thread."""
+        return target != Target() or self._prompter.is_long(prompt)
+
+    def begin(
+        self, prompt: Question | str, drawing: Drawing, *, target: Target, on_piece: OnPiece | None = None
+    ) -> Asked:
+        """Ask. A text instead of a question goes to the engine as it is, without a template.
+
+        Raises UnknownDomain, NotFound, NotReady, AdapterRefused, and InvalidInput for a prompt that does not fit the
+        base; what the engine refuses comes with the futures. ``on_piece`` is called on the engine's thread.
+        """
+        expert = self.resolve(target)
+        made = self._prompter.make(
+            prompt, expert.template, job=expert.job, max_new_tokens=drawing.max_new_tokens, truncate=drawing.truncate
         )
-        return expert, self._engine.submit(request)
+        futures = []
+        for index in range(drawing.n):
+            request = _request(made, drawing, adapter=expert.adapter, seed=(drawing.seed + index) % _SEEDS)
+            futures.append(
+                self._engine.submit(request, on_piece=None if on_piece is None else partial(on_piece, index))
+            )
+        return Asked(expert, made, tuple(futures))
 
     def finish(self, expert: Expert, completion: Completion) -> Answer:
         """Believe an answer only if the adapter that computed it is the one that was asked."""
@@ -83,45 +109,29 @@ class Generator:
             raise SelfspecError(
                 f"{completion.adapter or 'the base'} answered instead of {expert.adapter or 'the base'}"
             )
-        return Answer(expert, self._ready_base().name, completion)
+        return Answer(expert, self._engine.wait_ready(0).name, completion)
 
-    def resolve(self, domain: str | None) -> Expert:
-        """The domain's champion, attached; None: the bare base."""
-        if domain is None:
-            self._ready_base()
-            return Expert(None, None, None, ALPACA)
-        with self._database.session(read_only=True) as uow:
-            adapter = uow.domains.champion(check_name(domain))
-        base = self._ready_base()
-        if adapter.base_fingerprint != base.fingerprint:
-            raise AdapterRefused(
-                f"{adapter.name} was made on {adapter.base} ({adapter.base_fingerprint}), "
-                f"and {base.name} ({base.fingerprint}) is loaded",
-                param="domain",
-            )
-        self._engine.attach(adapter.id, self._folder(adapter))
-        return Expert(domain, adapter.id, adapter.name, read_template(adapter.template))
-
-    def _folder(self, adapter: Adapter) -> Path:
-        try:
-            return self._artifacts.open(adapter.artifact_digest, kind=KIND).folder
-        except NotFound as error:
-            raise SelfspecError(f"the files of {adapter.name} are not in the artifact store") from error
-
-    def _ready_base(self) -> BaseInfo:
-        """Raises NotReady while the base loads, or says why it could not be loaded."""
-        return self._engine.wait_ready(0)
-
-    def _check_length(self, prompt: str, max_new_tokens: int) -> None:
-        most = self._ready_base().context_tokens
-        used = self._engine.count(prompt)
-        if used + max_new_tokens > most:
-            reason = (
-                f"{used:,} tokens of prompt and {max_new_tokens:,} new ones do not fit the base, which reads {most:,}"
-            )
-            raise InvalidInput([Problem("instruction" if used >= most else "max_new_tokens", reason)])
+    def resolve(self, target: Target) -> Expert:
+        """See ``Experts.resolve``."""
+        return self._experts.resolve(target)
 
 
 def was_evicted(error: BaseException) -> bool:
-    """Whether a future failed only because the adapter had lost its slot; attaching it again helps."""
+    """Whether a future failed only because the adapter had lost its place; attaching it again helps."""
     return isinstance(error, NotFound) and error.param == "adapter"
+
+
+def _request(prompt: Prompt, drawing: Drawing, *, adapter: str | None, seed: int) -> GenerationRequest:
+    return GenerationRequest(
+        prompt=prompt.text,
+        adapter=adapter,
+        max_new_tokens=prompt.max_new_tokens,
+        temperature=drawing.temperature,
+        top_p=drawing.top_p,
+        seed=seed,
+        stop=drawing.stop,
+        logprobs=drawing.logprobs,
+        schema=drawing.schema,
+        ignore_end=drawing.ignore_end,
+        timeout_seconds=drawing.timeout_seconds,
+    )

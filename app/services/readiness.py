@@ -1,4 +1,4 @@
-"""Can this process do its work now? One answer a part: database, broker, base."""
+"""Can this process do its work now? One answer a part: database, broker, base, and whatever was added."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ class Readiness:
 
     def __init__(self, database: Database, queue: JobQueue, engine: Engine) -> None:
         self._database, self._queue, self._engine = database, queue, engine
+        self._added: dict[str, Callable[[], Check]] = {}
+
+    def add(self, part: str, question: Callable[[], Check]) -> None:
+        """One more part to ask, at any time."""
+        self._added[part] = question
 
     def checks(self) -> dict[str, Callable[[], Check]]:
         """The questions by the name of their part, so that they can be asked side by side."""
-        return {"database": self._check_database, "broker": self._check_broker, "base": self._check_base}
+        ours = {"database": self._check_database, "broker": self._check_broker, "base": self._check_base}
+        return {**ours, **self._added}
 
     def _check_database(self) -> Check:
         return _ask(self._database.check, "answers")

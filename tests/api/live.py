@@ -143,14 +143,16 @@ def _metrics(adapter: Adapter) -> list[Metric]:
 @contextmanager
 def serve(folder: Path, *, engine: Engine | None = None, **settings: object) -> Iterator[Service]:
     """Open everything under ``folder``, serve it, and close it again."""
-    chosen = Settings(data_dir=folder, engine="fake", base="fake-base", **settings)  # type: ignore[arg-type]
+    options = {"warm_up": False, **settings}  # whose question and experts would be counted with the test's own
+    chosen = Settings(data_dir=folder, engine="fake", base="fake-base", **options)  # type: ignore[arg-type]
     migrate(chosen)
     resources = build(chosen, role="api")
     if engine is not None:
         resources = replace(resources, engine=engine)
     config = uvicorn.Config(create_app(resources), log_config=None, lifespan="on", timeout_graceful_shutdown=1)
     server = LiveServer(config)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: asyncio then never delays
+    listener.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

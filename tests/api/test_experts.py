@@ -6,34 +6,18 @@ import io
 import json
 import socket
 import tarfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from app.core.records import Completion, GenerationRequest
+from app.core.records import Completion, GenerationRequest, Piece
 from app.engine.fake import FakeEngine
 from app.pipeline.template import ALPACA
 from tests.api.live import Service
 
 QUESTION = {"instruction": "What is it?", "input": "A thing.", "max_new_tokens": 12, "seed": 3, "temperature": 0.5}
-
-
-class HeldEngine(FakeEngine):
-    """Answers nothing until the request is given up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = threading.Event()
-        self.given_up = threading.Event()
-
-    def submit(self, request: GenerationRequest) -> Future[Completion]:
-        future: Future[Completion] = Future()
-        future.add_done_callback(lambda done: self.given_up.set() if done.cancelled() else None)
-        self.asked.set()
-        return future
 
 
 class FickleEngine(FakeEngine):
@@ -43,17 +27,21 @@ class FickleEngine(FakeEngine):
         super().__init__()
         self.times = times
 
-    def submit(self, request: GenerationRequest) -> Future[Completion]:
+    def submit(
+        self, request: GenerationRequest, *, on_piece: Callable[[Piece], None] | None = None
+    ) -> Future[Completion]:
         if self.times > 0 and request.adapter is not None:
             self.times -= 1
             self.detach(request.adapter)
-        return super().submit(request)
+        return super().submit(request, on_piece=on_piece)
 
 
 class LyingEngine(FakeEngine):
     """Lets the base answer whoever was asked."""
 
-    def submit(self, request: GenerationRequest) -> Future[Completion]:
+    def submit(
+        self, request: GenerationRequest, *, on_piece: Callable[[Piece], None] | None = None
+    ) -> Future[Completion]:
         future: Future[Completion] = Future()
         future.set_result(Completion("base text", "stop", 1, 2, None))
         return future
@@ -76,7 +64,8 @@ def test_base_and_experts_answer_for_themselves(service: Service) -> None:
         adapter_id = adapter.id if adapter else None
         assert (answer["domain"], answer["adapter"]) == (domain, adapter_id)
         assert answer["adapter_name"] == (f"{domain}@v1" if domain else None)
-        assert response.headers["x-selfspec-adapter"] == (adapter_id or "none")
+        assert response.headers["x-selfspec-adapter"] == (adapter.name if adapter else "none")
+        assert response.headers["x-selfspec-adapter-id"] == (adapter_id or "none")
         request = GenerationRequest(ALPACA.render("What is it?", "A thing."), adapter_id, 12, 0.5, 1.0, 3)
         assert answer["text"] == service.resources.engine.generate([request])[0].text
         assert (
@@ -170,6 +159,7 @@ def test_ready(service: Service) -> None:
         "database": True,
         "broker": True,
         "base": True,
+        "drain": True,
     }
 
 
@@ -204,21 +194,25 @@ def test_an_adapter_evicted_meanwhile_is_attached_again(start: Callable[..., Ser
 def test_too_few_slots_is_said(start: Callable[..., Service]) -> None:
     service = start(engine=FickleEngine(times=99))
     service.add_expert()
-    assert "SELFSPEC_ADAPTER_SLOTS" in error_of(service, 503, domain="finance")["message"]
+    assert "SELFSPEC_ADAPTER_BYTES" in error_of(service, 503, domain="finance")["message"]
 
 
 def test_a_caller_who_leaves_frees_the_model(start: Callable[..., Service]) -> None:
-    engine = HeldEngine()
+    engine = FakeEngine()
     service = start(engine=engine)
     body = json.dumps(QUESTION).encode()
     host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
-        assert engine.asked.wait(10)
-        assert service.http.get("/health").status_code == 200  # a held question blocks nobody else
-        assert not engine.given_up.is_set()
-    assert engine.given_up.wait(10)
+    with engine.hold():
+        with socket.create_connection((host, int(port))) as connection:
+            head = (
+                f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            )
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+            engine.wait_stats(waiting=1)
+            assert service.http.get("/health").status_code == 200  # a held question blocks nobody else
+            assert engine.stats()["cancelled"] == 0
+        engine.wait_stats(cancelled=1)
+    assert (engine.state().waiting, engine.stats()["requests"]) == (0, 0)
 
 
 def test_domains_and_versions(service: Service) -> None:

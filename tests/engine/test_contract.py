@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, SelfspecError
+from app.core.errors import AdapterRefused, DeadlineExceeded, InvalidInput, NotFound, NotReady, SelfspecError
 from app.core.ports import Engine
 from app.core.recipe import Recipe
-from app.core.records import GenerationRequest, TrainingReport, TrainingRow, TrainingStep
+from app.core.records import COUNTERS, GenerationRequest, Piece, TrainingReport, TrainingRow, TrainingStep
 from app.engine.base import BaseOptions
-from app.engine.engine import TorchEngine
+from app.engine.engine import EngineSizes, TorchEngine
 from app.engine.fake import FakeEngine
 from tests.engine.tiny import CONTEXT, write_base
 
@@ -44,7 +44,7 @@ def build(request: pytest.FixtureRequest) -> Iterator[Build]:
         else:
             options = BaseOptions(name=base, hub_id=base, dtype="float32", device="cpu")
             fetch = (lambda: folder) if base == "tiny" else other
-            engines.append(TorchEngine(options, fetch, num_slots=NUM_SLOTS, max_rank=8, max_batch=4))
+            engines.append(TorchEngine(options, fetch, EngineSizes(num_slots=NUM_SLOTS, max_rank=8, max_batch=4)))
         engines[-1].wait_ready(60)
         return engines[-1]
 
@@ -154,6 +154,7 @@ def test_an_adapter_is_attached_answers_and_goes(engine: Engine, tmp_path: Path)
     proof = engine.attach("one", tmp_path / "a")
     assert engine.attachments() == [proof]
     assert (proof.adapter, proof.rank) == ("one", 4)
+    assert proof.slot is not None
     assert min(proof.slot, proof.num_modules, proof.num_bytes, proof.probe_distance) > 0
     assert engine.attach("one", tmp_path / "gone by now") == proof
 
@@ -183,18 +184,108 @@ def test_generate_raises_what_a_request_raises(engine: Engine) -> None:
     assert engine.submit(ask()).result(60)
 
 
+def slots(engine: Engine) -> dict[str, int | None]:
+    return {proof.adapter: proof.slot for proof in engine.attachments()}
+
+
 def test_the_least_recently_used_adapter_makes_room(engine: Engine, tmp_path: Path) -> None:
+    """It stays in host memory, and has a slot again as soon as it is asked for."""
     for seed, name in enumerate("abc"):
         train(engine, tmp_path / name, seed=seed)
+    for name in "abac":  # asking for it again is using it
+        engine.attach(name, tmp_path / name)
+    before = engine.submit(ask(adapter="a")).result(60)  # so is answering with it
+    for _ in range(2):
+        for name in "bc":
+            assert engine.submit(ask(adapter=name)).result(60).adapter == name
+            assert slots(engine)[name] is not None
+            assert set(slots(engine)) == set("abc")
+    assert slots(engine)["a"] is None
+    assert engine.stats()["attachments"] == 3
+    assert engine.stats()["evictions"] >= 1
+    assert engine.submit(ask(adapter="a")).result(60).text == before.text
+
+
+def test_more_experts_than_slots_are_all_answered(engine: Engine, tmp_path: Path) -> None:
+    names = [f"expert{number}" for number in range(3 * NUM_SLOTS)]
+    for seed, name in enumerate(names):
+        train(engine, tmp_path / name, seed=seed)
+        engine.attach(name, tmp_path / name)
+    asked: list[str | None] = [None, *names] * 4
+    answers = engine.generate([ask(adapter=name, max_new_tokens=12) for name in asked])
+    assert [answer.adapter for answer in answers] == asked
+    by_expert = {answer.adapter: answer.text for answer in answers}
+    assert [answer.text for answer in answers] == [by_expert[name] for name in asked]
+    assert len(set(by_expert.values())) > NUM_SLOTS
+
+
+def test_a_pinned_adapter_keeps_its_slot(engine: Engine, tmp_path: Path) -> None:
+    for seed, name in enumerate("abcd"):
+        train(engine, tmp_path / name, seed=seed)
+    pinned = engine.attach("a", tmp_path / "a", pin=True)
+    for name in "bcb":
+        engine.attach(name, tmp_path / name)
+        engine.submit(ask(adapter=name)).result(60)
+    assert slots(engine)["a"] == pinned.slot is not None
+    engine.attach("d", tmp_path / "d", pin=True)
+    with pytest.raises(NotReady, match="pinned"):
+        engine.attach("c", tmp_path / "c", pin=True)
+
+
+def test_the_pieces_of_an_answer_are_its_text(engine: Engine) -> None:
+    pieces: list[Piece] = []
+    answer = engine.submit(ask(max_new_tokens=20), on_piece=pieces.append).result(60)
+    assert "".join(piece.text for piece in pieces) == answer.text != ""
+    assert sum(piece.num_tokens for piece in pieces) <= answer.completion_tokens
+
+
+def test_log_probabilities_are_told_of_each_token(engine: Engine) -> None:
+    plain, told = engine.generate([ask(max_new_tokens=20), ask(max_new_tokens=20, logprobs=3)])
+    assert (plain.logprobs, told.text) == ((), plain.text)
+    assert len(told.logprobs) == told.completion_tokens
+    for token in told.logprobs:
+        assert token.logprob <= 0
+        assert len(token.top) == 3
+        assert [logprob for _, logprob in token.top] == sorted((logprob for _, logprob in token.top), reverse=True)
+        assert token.top[0][1] >= token.logprob
+    chosen_only = engine.submit(ask(max_new_tokens=20, logprobs=0)).result(60)
+    assert [(token.token, token.top) for token in chosen_only.logprobs] == [(each.token, ()) for each in told.logprobs]
+
+
+def test_a_schema_is_kept(engine: Engine) -> None:
+    properties = {"up": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties, "required": ["up"], "additionalProperties": False}
+    asked = [ask(max_new_tokens=40, schema=json.dumps(schema), temperature=1.0, seed=seed) for seed in range(3)]
+    for answer in engine.generate(asked):
+        assert list(json.loads(answer.text)) == ["up"]
+        assert answer.finish_reason == "stop"
+    with pytest.raises(InvalidInput):
+        engine.submit(ask(schema="{")).result(60)
+
+
+def test_a_request_whose_time_is_over_is_told_so(engine: Engine) -> None:
+    with pytest.raises(DeadlineExceeded):
+        engine.submit(ask(timeout_seconds=0.0)).result(60)
+    assert engine.stats()["timeouts"] == 1
+
+
+def test_a_text_is_clipped_to_its_beginning(engine: Engine) -> None:
+    text = "the revenue of the firm rose by 12.5 %, as the board had said"
+    for most in (0, 1, 5, 11, 1000):
+        clipped = engine.clip(text, most)
+        assert text.startswith(clipped)
+        assert not clipped or engine.count(clipped) <= most
+    assert clipped == text
+    assert engine.clip(text, 11) != ""
+
+
+def test_its_state_is_told(engine: Engine, tmp_path: Path) -> None:
+    train(engine, tmp_path / "a")
     engine.attach("a", tmp_path / "a")
-    engine.attach("b", tmp_path / "b")
-    engine.attach("a", tmp_path / "a")  # asking for it again is using it
-    engine.attach("c", tmp_path / "c")
-    assert {proof.adapter for proof in engine.attachments()} == {"a", "c"}
-    engine.submit(ask(adapter="a")).result(60)  # so is answering with it
-    engine.attach("b", tmp_path / "b")
-    assert {proof.adapter for proof in engine.attachments()} == {"a", "b"}
-    assert (engine.stats()["attachments"], engine.stats()["evictions"]) == (4, 2)
+    state = engine.state()
+    assert (state.num_slots, state.running, state.waiting, state.cache_bytes) == (NUM_SLOTS, 0, 0, 0)
+    assert [(expert.adapter, expert.slot) for expert in state.experts] == [(None, 0), ("a", 1)]
+    assert state.experts[1].num_bytes > 0
 
 
 def test_a_refused_adapter_leaves_the_others(engine: Engine, build: Build, tmp_path: Path) -> None:
@@ -212,9 +303,7 @@ def test_a_refused_adapter_leaves_the_others(engine: Engine, build: Build, tmp_p
 
 
 def test_it_counts(engine: Engine) -> None:
-    before = engine.stats()
-    names = {"requests", "prompt_tokens", "generated_tokens", "batches", "attachments", "evictions", "waiting"}
-    assert before == dict.fromkeys(names, 0)
+    assert engine.stats() == dict.fromkeys(COUNTERS, 0)
     answers = engine.generate([ask(), ask("the board raised")])
     after = engine.stats()
     assert after["requests"] == 2

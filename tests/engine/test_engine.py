@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, SelfspecError, SetupError
+from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Overloaded, SelfspecError, SetupError
 from app.core.recipe import Recipe
 from app.core.records import GenerationRequest, TrainingRow
 from app.engine.adapter_files import ORIGIN_FILE
 from app.engine.base import BaseOptions
-from app.engine.engine import TorchEngine
+from app.engine.engine import EngineSizes, TorchEngine
 from tests.engine.tiny import make_model, make_tokenizer, write_adapter, write_base
 
 OPTIONS = BaseOptions(name="tiny", hub_id="tiny/random", dtype="float32", device="cpu")
@@ -32,7 +32,8 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, **sizes: int) -> TorchEngine:
-    return TorchEngine(OPTIONS, lambda: folder, **{"num_slots": 2, "max_rank": MAX_RANK, "max_batch": 4, **sizes})
+    settings = {"num_slots": 2, "max_rank": MAX_RANK, "max_batch": 4, **sizes}
+    return TorchEngine(OPTIONS, lambda: folder, EngineSizes(**settings))
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_an_adapter_made_elsewhere_is_attached_by_its_shapes(engine: TorchEngine
         ),
         pytest.param(
             lambda folder: change_tensors(folder, lambda key, tensor: tensor * torch.nan),
-            "compute no numbers",
+            "no finite",
             id="nan",
         ),
         pytest.param(
@@ -153,7 +154,7 @@ def test_an_evicted_adapter_leaves_nothing_in_its_slot(base_folder: Path, adapte
     fresh.attach("small", small)
     used.attach("large", large)
     used.attach("small", small)
-    assert [proof.adapter for proof in used.attachments()] == ["small"]
+    assert [(proof.adapter, proof.slot) for proof in used.attachments()] == [("large", None), ("small", 1)]
     assert used.submit(question).result(SECONDS).text == fresh.submit(question).result(SECONDS).text
     for engine in (fresh, used):
         engine.close()
@@ -196,11 +197,72 @@ def test_numbers_that_are_none_fail_their_own_request(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_a_caller_who_leaves_frees_the_batch(engine: TorchEngine) -> None:
-    engine.wait_ready()
-    endless = engine.submit(ask(max_new_tokens=100, stop=("never said",)))
-    endless.cancel()
+def test_callers_who_leave_leave_nothing_behind(engine: TorchEngine, adapter: Callable[..., Path]) -> None:
+    """A storm: some leave while they wait, some while they are answered."""
+    engine.attach("a", adapter("a"))
+    asked = [
+        engine.submit(ask(f"the firm {n % 7}", max_new_tokens=100, adapter="a" if n % 2 else None, ignore_end=True))
+        for n in range(200)
+    ]
+    for future in asked:
+        future.cancel()
     assert engine.submit(ask()).result(SECONDS).text
+    state, counts = engine.state(), engine.stats()
+    assert (state.running, state.waiting, state.cache_bytes) == (0, 0, 0)
+    assert counts["cancelled"] + counts["requests"] >= len(asked)
+    engine.detach("a")
+    assert engine.submit(ask()).result(SECONDS).text
+    assert engine.state().host_bytes == 0
+
+
+def test_a_thousand_wait_their_turn_and_one_more_is_told(base_folder: Path) -> None:
+    engine = start(base_folder, max_waiting=1000, max_batch=8)
+    engine.wait_ready()
+    with engine._loop.paused():
+        asked = [engine.submit(ask(f"the firm {n}", max_new_tokens=1)) for n in range(1000)]
+    answers = [future.result(SECONDS) for future in asked]
+    assert {answer.completion_tokens for answer in answers} == {1}
+    assert engine.state().cache_bytes == 0
+    engine.close()
+
+
+def test_one_more_than_may_wait_is_refused(base_folder: Path) -> None:
+    engine = start(base_folder, max_waiting=2, max_batch=1)
+    engine.wait_ready()
+    with engine._loop.paused():
+        asked = [engine.submit(ask(max_new_tokens=1)) for _ in range(4)]
+        with pytest.raises(Overloaded, match="SELFSPEC_MAX_WAITING"):
+            asked[3].result(0)
+    assert all(future.result(SECONDS) for future in asked[:3])
+    engine.close()
+
+
+def test_requests_in_flight_end_before_their_adapter_goes(engine: TorchEngine, adapter: Callable[..., Path]) -> None:
+    engine.attach("a", adapter("a"))
+    asked = [engine.submit(ask(adapter="a", max_new_tokens=40)) for _ in range(9)]
+    engine.detach("a")
+    with pytest.raises(NotFound):
+        engine.submit(ask(adapter="a")).result(SECONDS)
+    assert {future.result(SECONDS).adapter for future in asked} == {"a"}
+    assert engine.attachments() == []
+
+
+def test_host_memory_has_its_budget(base_folder: Path, adapter: Callable[..., Path]) -> None:
+    """What is dropped from it is attached again from disk; nothing in use is dropped."""
+    folders = {name: adapter(name, seed=seed) for seed, name in enumerate("abc", 1)}
+    engine = start(base_folder)
+    size = engine.attach("a", folders["a"]).num_bytes
+    engine.close()
+    engine = start(base_folder, adapter_bytes=2 * size)
+    for name in "abc":
+        engine.attach(name, folders[name])
+    assert {proof.adapter for proof in engine.attachments()} == {"b", "c"}
+    with pytest.raises(NotFound):
+        engine.submit(ask(adapter="a")).result(SECONDS)
+    engine.attach("a", folders["a"])
+    assert engine.submit(ask(adapter="a")).result(SECONDS).adapter == "a"
+    assert engine.state().host_bytes <= engine.state().host_budget
+    engine.close()
 
 
 def test_an_attachment_gets_its_turn_between_batches(base_folder: Path, adapter: Callable[..., Path]) -> None:
@@ -233,7 +295,7 @@ def test_nothing_is_known_before_the_base_is_there(base_folder: Path) -> None:
         assert may_fetch.wait(SECONDS)
         return base_folder
 
-    engine = TorchEngine(OPTIONS, fetch, num_slots=1, max_rank=1, max_batch=1)
+    engine = TorchEngine(OPTIONS, fetch, EngineSizes(num_slots=1, max_rank=1, max_batch=1))
     early = engine.submit(ask())
     assert (engine.base, engine.attachments(), engine.stats()["waiting"]) == (None, [], 1)
     for question in (lambda: engine.count("x"), lambda: engine.wait_ready(0)):

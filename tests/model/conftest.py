@@ -9,7 +9,7 @@ import pytest
 
 from app.bootstrap import pull_base
 from app.engine.base import BaseOptions
-from app.engine.engine import TorchEngine
+from app.engine.engine import EngineSizes, TorchEngine
 from app.serve import num_cores
 from app.settings import Settings
 
@@ -32,7 +32,7 @@ def engine(base_folder: Path) -> Iterator[TorchEngine]:
         device="cpu",
         threads=num_cores(),
     )
-    engine = TorchEngine(options, lambda: base_folder, num_slots=2, max_rank=8, max_batch=16)
+    engine = TorchEngine(options, lambda: base_folder, EngineSizes(num_slots=2, max_rank=8, max_batch=16))
     engine.wait_ready()
     yield engine
     engine.close()

@@ -63,20 +63,21 @@ def test_the_loss_falls_and_the_seed_repeats_it(engine: TorchEngine, adapters: d
 def test_on_and_off(engine: TorchEngine, adapters: dict[str, Path]) -> None:
     """Attached, it answers as it learned; detached, the base is to the bit what it was."""
     probe = engine._base.encode(PROMPT.format("a spoon"))
-    before = engine._decoder.log_probabilities(probe, 0)
+    before = engine._batching.forward.log_probabilities(probe, 0)
     bare = engine.generate([ask("a spoon", max_new_tokens=24)])[0]
 
     proof = engine.attach("banana", adapters["banana"])
     assert proof.probe_distance > 0.01
     assert proof.num_modules == 7 * 30  # every linear layer of this base
-    on = engine._decoder.log_probabilities(probe, proof.slot)
+    assert proof.slot is not None
+    on = engine._batching.forward.log_probabilities(probe, proof.slot)
     assert float((on - before).abs().max()) > 1.0
     expert, beside = engine.generate([ask("a spoon", "banana", max_new_tokens=24), ask("a spoon", max_new_tokens=24)])
     assert (expert.text.strip(), expert.finish_reason, expert.adapter) == ("banana", "stop", "banana")
     assert (beside.text, beside.adapter) == (bare.text, None)
 
     engine.detach("banana")
-    assert bool((engine._decoder.log_probabilities(probe, 0) == before).all())
+    assert bool((engine._batching.forward.log_probabilities(probe, 0) == before).all())
     assert engine.generate([ask("a spoon", max_new_tokens=24)])[0].text == bare.text
 
 

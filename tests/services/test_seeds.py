@@ -27,6 +27,9 @@ class Words:
         self.is_loading = is_loading
         self.num_asked = 0
 
+    def clip(self, text: str, num_tokens: int) -> str:
+        return " ".join(text.split()[:num_tokens])
+
     def count(self, text: str) -> int:
         if self.is_loading:
             raise NotReady("the tokenizer is still loading")

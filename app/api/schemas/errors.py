@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -37,17 +38,25 @@ class ErrorBody(BaseModel):
 
 def refusals(**examples: SelfspecError) -> dict[int | str, dict[str, Any]]:
     """Documentation of a route's refusals: by name an error it can raise. Every route may also fail with 500."""
+    return document(examples, body=ErrorBody, render=lambda error: (error.status, {"error": error.to_dict()}))
+
+
+def document(
+    examples: Mapping[str, SelfspecError], *, body: type[BaseModel], render: Callable[[SelfspecError], tuple[int, Any]]
+) -> dict[int | str, dict[str, Any]]:
+    """The same for refusals of any shape: ``render`` makes the status and what a ``body`` describes."""
     documented: dict[int | str, dict[str, Any]] = {}
     for name, error in {**examples, "internal_error": SelfspecError("something went wrong inside the service")}.items():
+        status, value = render(error)
         about = documented.setdefault(
-            error.status,
+            status,
             {
-                "model": ErrorBody,
-                "description": HTTPStatus(error.status).phrase,
+                "model": body,
+                "description": HTTPStatus(status).phrase,
                 "content": {"application/json": {"examples": {}}},
             },
         )
-        about["content"]["application/json"]["examples"][name] = {"value": {"error": error.to_dict()}}
+        about["content"]["application/json"]["examples"][name] = {"value": value}
     return documented
 
 

@@ -1,0 +1,403 @@
+"""Continuous batching: each step lets in who can run, computes a part of the new prompts and one token of every answer.
+
+A sequence joins as soon as there is a row, a slot and cache for it and leaves with its last token (or its caller);
+nobody waits for anybody else's end. Every method belongs to the engine's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+
+from app.core.errors import AdapterRefused, DeadlineExceeded, InvalidInput, Problem
+from app.core.records import Attachment, EngineState, ExpertLoad, TokenLogprob
+from app.engine.bands import Band, Bands
+from app.engine.base import LoadedBase
+from app.engine.detokenize import token_text
+from app.engine.forward import Forward, Prefill
+from app.engine.host_tier import HostTier
+from app.engine.prefixes import PAGE, PrefixStore, first_unknown
+from app.engine.rectangle import Layout
+from app.engine.sampling import Likelihood, choose_tokens, logprobs_of
+from app.engine.scheduler import Item, Probe, Scheduler, Turn
+from app.engine.sequences import Sequence
+from app.engine.slots import SlotBank
+
+log = logging.getLogger(__name__)
+
+_LEAST_DISTANCE = 1e-6  # nats; below this an adapter acts like no adapter
+_MOST_PADDING = 1.3  # prompts are computed together if that computes at most so many times their own tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of the batch; bytes where named so."""
+
+    max_batch: int
+    prefill_tokens: int  # computed of new prompts in one step
+    cache_bytes: int
+    prefix_bytes: int
+
+
+class Batcher:
+    """What runs on one base."""
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        layout: Layout,
+        bank: SlotBank,
+        scheduler: Scheduler,
+        host: HostTier,
+        limits: Limits,
+        *,
+        probe_ids: list[int],
+        counts: Counter[str],
+    ) -> None:
+        self._base, self._layout, self._bank, self._host, self._limits = base, layout, bank, host, limits
+        self.scheduler, self._counts = scheduler, counts
+        self.forward = Forward(base, bank.segments)
+        self._bands = self._no_bands()
+        self._prefixes = PrefixStore(limits.prefix_bytes)
+        self._prefill: Prefill | None = None
+        self._adapter_in: dict[int, str] = {}
+        self._probe_ids, self._bare_probe = probe_ids, self.forward.log_probabilities(probe_ids, 0)
+        self._word = lru_cache(maxsize=10_000)(partial(token_text, base.tokenizer))
+        self._leaving: set[str] = set()
+        self._acted = False
+
+    @property
+    def has_work(self) -> bool:
+        return bool(len(self.scheduler) or len(self._bands) or self._prefill or self._leaving)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.scheduler)
+
+    def check(self, sequence: Sequence) -> None:
+        """Raise InvalidInput for a sequence that could never run."""
+        cost = self._bands.most(sequence)
+        if cost > self._bands.budget:
+            reason = f"needs {cost:,} bytes of cache; SELFSPEC_CACHE_BYTES is {self._bands.budget:,}"
+            raise InvalidInput([Problem("max_new_tokens", reason)])
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Whether anything was computed."""
+        self._acted = False
+        self._drop()
+        if self._prefill is None:
+            self._prefill = self._admit()
+        if self._prefill is not None:
+            self._advance(self._prefill)
+        self._grow()
+        for band in self._bands:
+            self._guard(band.sequences, lambda band=band: self._decode(band), band)  # type: ignore[misc]
+        self._let_go()
+        return self._acted
+
+    def detach(self, adapter: str) -> None:
+        """Free the slot and the memory of an adapter as soon as nobody uses it."""
+        self._leaving.add(adapter)
+
+    def keep(self, adapter: str) -> None:
+        """An adapter that was to be let go is wanted again."""
+        self._leaving.discard(adapter)
+
+    def fail_running(self, error: BaseException) -> None:
+        """Something that belongs to no request went wrong: all that run end with it."""
+        running = [sequence for band in self._bands for sequence in band.sequences]
+        running += self._prefill.sequences if self._prefill else []
+        self._prefill = None
+        self._bands = self._no_bands()
+        self._fail(running, error)
+
+    def fail_waiting(self, error: BaseException) -> None:
+        """All that wait end with ``error``."""
+        for item in self.scheduler.remove(lambda item: True):
+            _fail(item, error)
+
+    def state(self, *, num_slots: int) -> EngineState:
+        running, waiting = self.scheduler.running, self.scheduler.waiting
+        slot_of = {adapter: slot for slot, adapter in self._adapter_in.items()}
+        sizes = self._host.sizes()
+        names: list[str | None] = [None, *sorted({*sizes, *slot_of})]
+        return EngineState(
+            num_slots=num_slots,
+            max_batch=self._limits.max_batch,
+            running=sum(running.values()),
+            waiting=sum(waiting.values()),
+            slot_bytes=self._bank.slot_bytes,
+            host_bytes=self._host.num_bytes,
+            host_budget=self._host.budget,
+            cache_bytes=self._bands.num_bytes,
+            cache_budget=self._bands.budget,
+            prefix_bytes=self._prefixes.num_bytes,
+            prefix_budget=self._prefixes.budget,
+            experts=tuple(
+                ExpertLoad(
+                    adapter=name,
+                    slot=0 if name is None else slot_of.get(name),
+                    num_bytes=sizes.get(name, 0) if name else 0,
+                    is_pinned=name is not None and self.scheduler.is_pinned(name),
+                    running=running.get(name, 0),
+                    waiting=waiting.get(name, 0),
+                )
+                for name in names
+            ),
+        )
+
+    def _no_bands(self) -> Bands:
+        context_tokens = self._base.info.context_tokens
+        return Bands(self._layout, context_tokens=context_tokens, budget=self._limits.cache_bytes)
+
+    def _drop(self) -> None:
+        """Callers who left and requests whose time ran out hold nothing from here on."""
+        now = time.monotonic()
+
+        def is_over(item: Item) -> bool:
+            return item.future.cancelled() or (isinstance(item, Sequence) and item.is_late(now))
+
+        for item in self.scheduler.remove(is_over):
+            self._acted = True
+            self._counts["cancelled" if item.future.cancelled() else "timeouts"] += 1
+            if isinstance(item, Sequence):
+                item.fail(DeadlineExceeded(f"waited longer than timeout_s ({item.request.timeout_seconds} s)"))
+        for band in self._bands:
+            for sequence in [sequence for sequence in band.sequences if is_over(sequence)]:
+                self._cut(sequence)
+        if self._prefill is not None and all(map(is_over, self._prefill.sequences)):
+            for sequence in self._prefill.sequences:
+                self._cut(sequence)
+            self._prefill = None
+
+    def _cut(self, sequence: Sequence) -> None:
+        """End a running sequence before its time."""
+        self._acted = True
+        self._counts["cancelled" if sequence.is_cancelled else "timeouts"] += 1
+        sequence.finish_reason = "timeout"
+        self._bands.leave(sequence)
+        self._end(sequence)
+
+    def _admit(self) -> Prefill | None:
+        """The prompts to compute next. At most one slot is written, so that nobody waits longer than that."""
+        if (asked := self.scheduler.next_probe()) is not None:
+            probe, turn = asked
+            self._acted = True
+            if self._place(probe, turn):
+                self._prove(probe, turn[0])
+            if turn[2]:
+                return None
+        chosen: list[Sequence] = []
+        while len(self._bands) + len(chosen) < self._limits.max_batch:
+            got = self.scheduler.next(lambda sequence: self._fits(sequence, chosen))
+            if got is None:
+                break
+            sequence, turn = got
+            self._acted = True
+            if self._place(sequence, turn):
+                sequence.slot, sequence.started_at = turn[0], sequence.started_at or time.monotonic()
+                chosen.append(sequence)
+            if turn[2]:
+                break
+        if not chosen:
+            return None
+        return Prefill(self._layout, chosen, [self._prefixes.find(each.adapter, each.ids) for each in chosen])
+
+    def _fits(self, sequence: Sequence, chosen: Many[Sequence]) -> bool:
+        """Whether there is cache for it, and whether it is worth computing together with those chosen."""
+        cost = sum(self._bands.cost(each) for each in (*chosen, sequence)) + self._bands.num_bytes
+        if cost > self._bands.budget:
+            return False
+        page = self._new_page(sequence)
+        if page is not None and any(self._new_page(other) == page for other in chosen):
+            return False  # what they share is computed once: the next step finds it
+        return not chosen or self._pays((*chosen, sequence))
+
+    def _new_page(self, sequence: Sequence) -> tuple[str | None, tuple[int, ...]] | None:
+        """The first page that this sequence would compute and keep for others."""
+        page = first_unknown(self._prefixes, sequence.adapter, sequence.ids)
+        return (sequence.adapter, page) if page is not None and self._prefixes.budget else None
+
+    def _pays(self, sequences: Many[Sequence]) -> bool:
+        """Whether prompts are worth computing together: within one step and without much padding."""
+        known = [len(self._prefixes.find(each.adapter, each.ids)) * PAGE for each in sequences]
+        lengths = [sequence.num_tokens for sequence in sequences]
+        width = max(lengths)
+        start = min(width - length + found for length, found in zip(lengths, known, strict=True))
+        area = len(lengths) * (width - start)
+        return area <= self._limits.prefill_tokens and area <= _MOST_PADDING * (sum(lengths) - sum(known))
+
+    def _place(self, item: Item, turn: Turn) -> bool:
+        """Write an adapter into the slot it was given, if it is not there yet; False if it could not be."""
+        slot, evicted, is_new = turn
+        if not is_new:
+            return True
+        assert item.adapter is not None
+        self._adapter_in.pop(slot, None)
+        if evicted is not None:
+            self._counts["evictions"] += 1
+        try:
+            file = self._host.get(item.adapter)
+            assert file is not None, "requests hold what they wait for"
+            self._bank.write(slot, file.pairs)
+        except Exception as error:
+            log.exception("adapter %s could not be put into slot %d", item.adapter, slot)
+            self._bank.clear(slot)
+            if isinstance(item, Sequence):
+                self.scheduler.ended(item)
+            self.scheduler.release(item.adapter)
+            _fail(item, error)
+            return False
+        self._adapter_in[slot] = item.adapter
+        self._counts["placements"] += 1
+        return True
+
+    def _prove(self, probe: Probe, slot: int) -> None:
+        """Tell how far the adapter's log-probabilities are from the base's; one that does not act loses its slot."""
+        try:
+            ours = self.forward.log_probabilities(self._probe_ids, slot)
+            distance = float((ours - self._bare_probe).abs().mean())
+            if not math.isfinite(distance):
+                raise AdapterRefused(f"adapter {probe.adapter} makes the base compute no numbers", param="adapter")
+            if distance < _LEAST_DISTANCE:
+                raise AdapterRefused(
+                    f"adapter {probe.adapter} changes nothing: probe distance {distance}", param="adapter"
+                )
+        except Exception as error:
+            if not self.scheduler.is_running(probe.adapter):
+                self._vacate(probe.adapter)
+            _fail(probe, error)
+            return
+        file = self._host.get(probe.adapter)
+        assert file is not None, "probes hold what they prove"
+        _give(probe, Attachment(probe.adapter, slot, len(file.pairs), file.rank, file.num_bytes, distance))
+
+    def _grow(self) -> None:
+        """Sequences that outgrew their band move on; one for which there is no cache waits until there is."""
+        for sequence in self._bands.outgrown():
+            if not self._bands.grow(sequence):
+                self._bands.leave(sequence)
+                self.scheduler.put_back(sequence)
+                self._counts["preempted"] += 1
+
+    def _advance(self, work: Prefill) -> None:
+        """Compute a part of the prompts; when they are done, their sequences take their first token and run."""
+
+        def compute() -> None:
+            before = work.num_left
+            logits = self.forward.prefill(work, self._limits.prefill_tokens)
+            self._counts["prefill_tokens"] += before - work.num_left
+            if work.is_done:
+                self._prefill = None
+                self._start(work, logits)
+
+        self._guard(work.sequences, compute)
+
+    def _start(self, work: Prefill, logits: Tensor) -> None:
+        self._accept(work.sequences, logits)
+        for row, sequence in enumerate(work.sequences):
+            self._counts["cached_tokens"] += sequence.cached_tokens
+            if sequence.finish_reason != "error":
+                self._prefixes.keep(
+                    sequence.adapter,
+                    sequence.prompt_ids,
+                    lambda start, end, row=row: work.read(row, start, end),  # type: ignore[misc]
+                )
+            if sequence.finish_reason is None:
+                self._bands.join(sequence, work.rectangle, row, work.lengths[row])
+            else:
+                self._end(sequence)
+
+    def _decode(self, band: Band) -> None:
+        logits = self.forward.decode(band)
+        sequences = list(band.sequences)
+        self._counts["batches"] += 1
+        self._counts["batch_rows"] += len(sequences)
+        self._counts["adapter_rows"] += sum(sequence.slot != 0 for sequence in sequences)
+        self._accept(sequences, logits)
+        for sequence in sequences:
+            if sequence.finish_reason is not None:
+                self._bands.leave(sequence)
+                self._end(sequence)
+
+    def _accept(self, sequences: Many[Sequence], logits: Tensor) -> None:
+        """logits [rows, vocabulary] → one token more for each."""
+        constrained = [row for row, sequence in enumerate(sequences) if sequence.constraint is not None]
+        told = [sequence.request.logprobs for sequence in sequences]
+        plain = logits.clone() if constrained and any(wanted is not None for wanted in told) else logits
+        for row in constrained:
+            sequences[row].constraint.mask(logits[row])  # type: ignore[union-attr]
+        chosen = choose_tokens(logits, [sequence.sampler for sequence in sequences]).tolist()
+        for sequence, token, likelihood in zip(sequences, chosen, logprobs_of(plain, chosen, told), strict=True):
+            sequence.accept(token, self._in_words(token, likelihood))
+
+    def _in_words(self, token: int, likelihood: Likelihood | None) -> TokenLogprob | None:
+        if likelihood is None:
+            return None
+        top = tuple((self._word(other), logprob) for other, logprob in likelihood.top)
+        return TokenLogprob(self._word(token), likelihood.chosen, top)
+
+    def _end(self, sequence: Sequence) -> None:
+        self.scheduler.ended(sequence)
+        self._counts["requests"] += 1
+        self._counts["prompt_tokens"] += len(sequence.prompt_ids)
+        self._counts["generated_tokens"] += len(sequence.token_ids)
+        self._counts["failed"] += sequence.finish_reason == "error"
+        sequence.end(self._adapter_in.get(sequence.slot) if sequence.slot else None)
+
+    def _guard(self, sequences: Many[Sequence], compute: Callable[[], None], band: Band | None = None) -> None:
+        """A computation that raises ends the sequences in it, and no others."""
+        sequences, self._acted = list(sequences), True
+        try:
+            compute()
+        except Exception as error:
+            log.exception("a forward pass of %d sequences failed", len(sequences))
+            if band is not None:
+                self._bands.clear(band)
+            else:
+                self._prefill = None
+                for sequence in sequences:
+                    self._bands.leave(sequence)
+            self._fail(sequences, error)
+
+    def _fail(self, sequences: Many[Sequence], error: BaseException) -> None:
+        for sequence in sequences:
+            if self.scheduler.ended(sequence):
+                self._counts["failed"] += 1
+                sequence.fail(error)
+
+    def _let_go(self) -> None:
+        for adapter in [*self._leaving]:
+            if not self.scheduler.is_running(adapter) and adapter not in self.scheduler.waiting:
+                self._acted = True
+                self._leaving.discard(adapter)
+                self._vacate(adapter)
+                self._prefixes.forget(adapter)
+                self._host.drop(adapter)
+
+    def _vacate(self, adapter: str) -> None:
+        if (slot := self.scheduler.release(adapter)) is not None:
+            self._bank.clear(slot)
+            self._adapter_in.pop(slot, None)
+
+
+def _fail(item: Item, error: BaseException) -> None:
+    if isinstance(item, Sequence):
+        item.fail(error)
+    elif not item.future.done():
+        item.future.set_exception(error)
+
+
+def _give(probe: Probe, proof: Attachment) -> None:
+    if not probe.future.done():
+        probe.future.set_result(proof)

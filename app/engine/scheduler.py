@@ -1,0 +1,175 @@
+"""Who runs next: lines by expert, and which expert holds which slot. Policy only: no tensors, no clock, no thread.
+
+Among experts that can run, the one with the fewest running sequences is served first, the oldest request among equals.
+An expert without a slot takes a free one, or that of an idle one, least recently used first. If none is idle, those
+that have had their turn let nobody in until they are: so every expert gets on, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from time import monotonic
+
+from app.core.records import Attachment
+from app.engine.sequences import Sequence
+from app.engine.slot_table import SlotTable
+
+TURN = 16  # sequences an expert may start while another waits for its slot
+
+
+@dataclass(eq=False, slots=True)
+class Probe:
+    """Somebody waits for the proof that an adapter acts; it needs a slot, but no place in the batch."""
+
+    adapter: str
+    future: Future[Attachment] = field(default_factory=Future)
+    submitted_at: float = field(default_factory=monotonic)
+
+
+Item = Sequence | Probe
+Turn = tuple[int, str | None, bool]  # a slot, whom its taker evicted, and whether it was taken just now
+
+
+class Scheduler:
+    """Lines and slots. Not safe to call from several threads at once."""
+
+    def __init__(self, table: SlotTable) -> None:
+        self._table = table
+        self._lines: dict[str | None, deque[Sequence]] = {}
+        self._probes: list[Probe] = []
+        self._active: set[Sequence] = set()
+        self._running: Counter[str | None] = Counter()  # of these, by adapter
+        self._turn: Counter[str] = Counter()  # sequences started since the slot was taken
+        self._pinned: set[str] = set()
+        self.slot_waits = 0  # requests that had to wait for a slot
+
+    def add(self, item: Item) -> None:
+        """To the end of its line."""
+        if isinstance(item, Probe):
+            self._probes.append(item)
+        else:
+            self._lines.setdefault(item.adapter, deque()).append(item)
+
+    def next_probe(self) -> tuple[Probe, Turn] | None:
+        """Take the first probe for which there is a slot."""
+        for probe in self._probes:
+            if self._can_have_slot(probe.adapter):
+                self._probes.remove(probe)
+                return probe, self._slot(probe.adapter)
+        return None
+
+    def next(self, fits: Callable[[Sequence], bool]) -> tuple[Sequence, Turn] | None:
+        """Take the next sequence out of its line; None if none can run now. One that does not fit is not passed by."""
+        order = sorted(self._lines, key=lambda adapter: (self._running[adapter], self._lines[adapter][0].submitted_at))
+        wanted = [*order, *(probe.adapter for probe in self._probes)]
+        is_contended = any(not self._can_have_slot(adapter) for adapter in wanted)
+        for adapter in order:
+            if not self._can_have_slot(adapter):
+                self._count_wait(adapter)
+                continue
+            if is_contended and adapter is not None and self._turn[adapter] >= TURN:
+                continue
+            if not fits(self._lines[adapter][0]):
+                return None
+            turn = self._slot(adapter)
+            sequence = self._lines[adapter].popleft()
+            if not self._lines[adapter]:
+                del self._lines[adapter]
+            self._active.add(sequence)
+            self._running[adapter] += 1
+            if adapter is not None:
+                self._turn[adapter] += 1
+            return sequence, turn
+        return None
+
+    def ended(self, sequence: Sequence) -> bool:
+        """A sequence that ``next`` gave out runs no more; False if that was known."""
+        if sequence not in self._active:
+            return False
+        self._active.discard(sequence)
+        self._running[sequence.adapter] -= 1
+        if not self._running[sequence.adapter]:
+            del self._running[sequence.adapter]
+        return True
+
+    def put_back(self, sequence: Sequence) -> None:
+        """One that runs waits again, before all others of its expert."""
+        self.ended(sequence)
+        self._lines.setdefault(sequence.adapter, deque()).appendleft(sequence)
+
+    def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
+        """Take whatever is unwanted out of its line, and give it back."""
+        removed: list[Item] = [probe for probe in self._probes if unwanted(probe)]
+        self._probes = [probe for probe in self._probes if probe not in removed]
+        for adapter, line in list(self._lines.items()):
+            out = [sequence for sequence in line if unwanted(sequence)]
+            if out:
+                removed += out
+                gone = set(out)
+                self._lines[adapter] = deque(sequence for sequence in line if sequence not in gone)
+                if not self._lines[adapter]:
+                    del self._lines[adapter]
+        return removed
+
+    def release(self, adapter: str) -> int | None:
+        """Take its slot away: which one it was, or None. It must not be running."""
+        assert not self._running[adapter]
+        self._turn.pop(adapter, None)
+        self._pinned.discard(adapter)
+        return self._table.release(adapter) if self._table.slot_of(adapter) is not None else None
+
+    def pin(self, adapter: str) -> None:
+        """Never evict it."""
+        self._pinned.add(adapter)
+
+    def is_pinned(self, adapter: str) -> bool:
+        return adapter in self._pinned
+
+    @property
+    def num_pinned(self) -> int:
+        return len(self._pinned)
+
+    def is_running(self, adapter: str | None) -> bool:
+        return self._running[adapter] > 0
+
+    def __len__(self) -> int:
+        """Requests and probes that wait."""
+        return sum(map(len, self._lines.values())) + len(self._probes)
+
+    @property
+    def running(self) -> Mapping[str | None, int]:
+        """Sequences that run, by adapter."""
+        return dict(self._running)
+
+    @property
+    def waiting(self) -> Mapping[str | None, int]:
+        """Requests that wait, by adapter."""
+        return {adapter: len(line) for adapter, line in self._lines.items()}
+
+    def _slot(self, adapter: str | None) -> Turn:
+        if adapter is None:
+            return 0, None, False
+        if (slot := self._table.use(adapter)) is not None:
+            return slot, None, False
+        slot, evicted = self._table.take(adapter, in_use=self._busy())
+        self._turn.pop(adapter, None)
+        if evicted is not None:
+            self._turn.pop(evicted, None)
+        return slot, evicted, True
+
+    def _can_have_slot(self, adapter: str | None) -> bool:
+        return adapter is None or self._table.slot_of(adapter) is not None or self._table.can_take(self._busy())
+
+    def _busy(self) -> set[str]:
+        """Adapters whose slot cannot be taken: they run, are pinned, or are asked for and still have their turn."""
+        busy = {adapter for adapter in self._running if adapter is not None} | self._pinned
+        return busy | {adapter for adapter in self._lines if adapter is not None and self._turn[adapter] < TURN}
+
+    def _count_wait(self, adapter: str | None) -> None:
+        for sequence in self._lines[adapter]:
+            if not sequence.waited_for_slot:
+                sequence.waited_for_slot = True
+                self.slot_waits += 1

@@ -1,0 +1,159 @@
+"""What adapters add to the base's products, (x A[slot]) B[slot], each row of a batch with its own slot. Plain torch.
+
+Knows rows, slots and matrices; nothing of models, files or of who sits in a slot. ``apply_updates`` is the seam: a
+kernel for some device takes its arguments and must give its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from app.engine.packed import Product, pack_matrix
+
+_JOINT_BELOW = 10_000_000  # multiply-adds of a member's products that zeros may be added to for fewer calls
+Run = tuple[int, int, int, int]  # slot, its rank, first row, row after the last
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A group's matrices of several slots beside each other, K being the sum of their ranks."""
+
+    a: Product  # [places, in] → [places, members · K]
+    b: tuple[Tensor, ...]  # [K, out] a member
+    joint: Product | None  # [places, members · K] → [places, outs], for all members at once
+
+
+class SlotStore:
+    """All slots of all groups of one shape. A group: layers (its members) that read the same tensor."""
+
+    def __init__(
+        self,
+        num_groups: int,
+        *,
+        in_features: int,
+        outs: Sequence[int],
+        num_slots: int,
+        max_rank: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        is_packed: bool = False,
+    ) -> None:
+        """``outs``: a group's members' numbers of outputs. Slots count from 1; 0 is the bare base and has no place.
+
+        ``is_packed``: stacks are laid out as packed weights are, which pays in bfloat16 only (measured).
+        """
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.outs = tuple(outs)
+        self._is_packed = is_packed and dtype == torch.bfloat16
+        self.a = zeros(num_groups, len(outs), num_slots, max_rank, in_features)
+        self.b = [zeros(num_groups, num_slots, max_rank, out) for out in outs]
+        self.touched: dict[int, set[int]] = {}  # slot → groups in which its adapter has matrices
+        self.stacks: list[Stack | None] = []  # by group
+
+    @property
+    def num_bytes(self) -> int:
+        return self.a.nbytes + sum(part.nbytes for part in self.b)
+
+    def places(self, group: int, member: int, slot: int, rank: int) -> tuple[Tensor, Tensor]:
+        """Where a layer's matrices of ``rank`` go: A [r, in], B [r, out]."""
+        return self.a[group, member, slot - 1, :rank], self.b[member][group, slot - 1, :rank]
+
+    def empty(self, slot: int) -> None:
+        """Zeros wherever the slot's next adapter may not write."""
+        for part in (self.a[:, :, slot - 1], *(part[:, slot - 1] for part in self.b)):
+            part.zero_()
+
+    def stack(self, slots: Sequence[tuple[int, int]], *, num_tokens: int) -> None:
+        """Renew the stacks for (slot, rank) pairs and batches of about ``num_tokens``."""
+        a = torch.cat([self.a[:, :, slot - 1, :rank] for slot, rank in slots], dim=2)  # [groups, members, K, in]
+        b = [torch.cat([part[:, slot - 1, :rank] for slot, rank in slots], dim=1) for part in self.b]
+        touched = set().union(*(self.touched.get(slot, ()) for slot, _ in slots))
+        is_joint = self._is_packed and num_tokens * a.shape[2] * sum(self.outs) < _JOINT_BELOW
+        joint = _diagonal(b).mT if is_joint else None  # [groups, outs, members · K]
+        product = pack_matrix if self._is_packed else _product
+        self.stacks = [
+            Stack(
+                product(of_group.flatten(0, 1)),
+                tuple(part[group] for part in b),
+                None if joint is None else pack_matrix(joint[group]),
+            )
+            if group in touched
+            else None
+            for group, of_group in enumerate(a)
+        ]
+
+
+def _product(weight: Tensor) -> Product:
+    return lambda x: F.linear(x, weight)
+
+
+def _diagonal(b: Sequence[Tensor]) -> Tensor:
+    """[groups, K, out] a member → [groups, members · K, outs]."""
+    groups, width, _ = b[0].shape
+    joint = b[0].new_zeros(groups, len(b) * width, sum(part.shape[2] for part in b))
+    column = 0
+    for member, part in enumerate(b):
+        joint[:, member * width : (member + 1) * width, column : column + part.shape[2]] = part
+        column += part.shape[2]
+    return joint
+
+
+@dataclass(slots=True)
+class Batch:
+    """The rows in flight that belong to an adapter, in one of two ways of computing them.
+
+    With a mask: all rows at once with the stacks, each row then keeping only what its own slot's columns gave (exactly
+    zero elsewhere, whatever another adapter made of it). Without: run by run, which multiplies nothing in vain.
+    """
+
+    num_rows: int
+    num_tokens: int  # of each row, padding included
+    runs: Sequence[Run]
+    mask: Tensor | None = None  # [rows · tokens, K], True where a column is none of the row's
+    _repeated: dict[int, Tensor] = field(default_factory=dict)
+
+    def mask_for(self, members: int) -> Tensor:
+        """[rows · tokens, members · K]."""
+        assert self.mask is not None
+        if members not in self._repeated:
+            self._repeated[members] = self.mask.repeat(1, members)
+        return self._repeated[members]
+
+
+def apply_updates(
+    y: Sequence[Tensor], x: Tensor, *, whole: Tensor | None, store: SlotStore, group: int, batch: Batch
+) -> None:
+    """Add to ``y`` ([places, out] a member), in place, what the rows' adapters make of ``x`` [places, in].
+
+    A place is one token of one row, rows one after the other. ``whole`` [places, outs] is the memory of ``y`` where its
+    parts are neighbours.
+    """
+    if batch.mask is not None and len(batch.mask) == len(x):
+        if (stack := store.stacks[group]) is not None:
+            _add_stacked(y, x, whole, stack, batch.mask_for(len(y)))
+        return
+    tokens = len(x) // batch.num_rows
+    for slot, rank, start, end in batch.runs:
+        if group in store.touched[slot]:
+            rows = slice(start * tokens, end * tokens)
+            pairs = [store.places(group, member, slot, rank) for member in range(len(y))]
+            h = F.linear(x[rows], torch.cat([a for a, _ in pairs]))  # [places, members · r]
+            for part, of_part, (_, b) in zip(y, h.chunk(len(y), dim=1), pairs, strict=True):
+                part[rows].addmm_(of_part, b)
+
+
+def _add_stacked(y: Sequence[Tensor], x: Tensor, whole: Tensor | None, stack: Stack, mask: Tensor) -> None:
+    h = stack.a(x).masked_fill_(mask, 0)  # [places, members · K]
+    if whole is not None and stack.joint is not None:
+        whole.add_(stack.joint(h))
+        return
+    for part, of_part, b in zip(y, h.chunk(len(y), dim=1), stack.b, strict=True):
+        part.addmm_(of_part, b)

@@ -1,0 +1,128 @@
+"""Who answers: a domain's champion, one version, an adapter that was loaded by name, or the bare base.
+
+Which adapter is the champion is read from the database at each request, so that every process serves a new one at once.
+The base stands in for nobody: it answers only when nobody, or it itself, is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from app.core.errors import AdapterRefused, NotFound, SelfspecError, UnknownDomain
+from app.core.ports import Engine
+from app.core.records import BaseInfo
+from app.models import Adapter
+from app.pipeline.template import ALPACA, Template
+from app.services.adapters import KIND, find_adapter, read_template
+from app.services.domain_names import check_name, name_problem
+from app.services.loaded_adapters import LoadedAdapters
+from app.storage.artifacts import ArtifactStore
+from app.storage.database import Database, UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is asked: at most one of these; none is the bare base.
+
+    ``domain`` is served by its champion; ``adapter`` is a version by id or name (``finance@v3``); ``model`` may be
+    any of these, a loaded adapter's name or the base's name.
+    """
+
+    domain: str | None = None
+    adapter: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """Who will answer: an adapter that is attached, or (all None) the bare base. ``template`` is its own."""
+
+    domain: str | None
+    adapter: str | None  # id
+    name: str | None  # finance@v3
+    job: str | None  # the job that made it
+    template: Template
+
+
+BARE_BASE = Expert(domain=None, adapter=None, name=None, job=None, template=ALPACA)
+
+
+class Experts:
+    """Finds and attaches."""
+
+    def __init__(
+        self, database: Database, artifacts: ArtifactStore, engine: Engine, *, loaded: LoadedAdapters | None = None
+    ) -> None:
+        self._database, self._artifacts, self._engine, self._loaded = database, artifacts, engine, loaded
+        # Adapters never change, so what is read of one is kept; which one serves a domain is asked each time.
+        self._template = lru_cache(maxsize=256)(read_template)
+        self._folder = lru_cache(maxsize=256)(self._find_folder)
+
+    def resolve(self, target: Target) -> Expert:
+        """Who answers for ``target``, attached.
+
+        Raises UnknownDomain, NotFound, NotReady (while the base loads), AdapterRefused (made on another base).
+        """
+        base = self._engine.wait_ready(0)
+        if target == Target():
+            return BARE_BASE
+        try:
+            adapter = self._find(target)
+        except NotFound:
+            if target.model is None:
+                raise
+            if target.model == base.name:
+                return BARE_BASE
+            if (expert := self._find_loaded(target.model)) is not None:
+                return expert
+            raise
+        _check_base(adapter, base)
+        self._engine.attach(adapter.id, self._folder(adapter.artifact_digest, adapter.name))
+        return Expert(adapter.domain, adapter.id, adapter.name, adapter.job_id, self._template(adapter.template))
+
+    def _find(self, target: Target) -> Adapter:
+        with self._database.session(read_only=True) as uow:
+            if target.domain is not None:
+                return uow.domains.champion(check_name(target.domain))
+            if target.adapter is not None:
+                return find_adapter(uow, target.adapter)
+            return _find_model(uow, target.model or "")
+
+    def _find_loaded(self, name: str) -> Expert | None:
+        loaded = None if self._loaded is None else self._loaded.find(name)
+        if loaded is None:
+            return None
+        self._engine.attach(loaded.id, loaded.folder)
+        return Expert(domain=None, adapter=loaded.id, name=loaded.name, job=None, template=loaded.template)
+
+    def _find_folder(self, digest: str, name: str) -> Path:
+        try:
+            return self._artifacts.open(digest, kind=KIND).folder
+        except NotFound as error:
+            raise SelfspecError(f"the files of {name} are not in the artifact store") from error
+
+
+def _find_model(uow: UnitOfWork, model: str) -> Adapter:
+    """A version by its name, a domain's champion, or a version by its id."""
+    if "@" in model:
+        return find_adapter(uow, model)
+    try:
+        if name_problem(model):
+            raise UnknownDomain(model, uow.domains.served())
+        return uow.domains.champion(model)
+    except UnknownDomain as unknown:
+        try:
+            return find_adapter(uow, model)
+        except NotFound:
+            raise unknown from None
+
+
+def _check_base(adapter: Adapter, base: BaseInfo) -> None:
+    if adapter.base_fingerprint != base.fingerprint:
+        raise AdapterRefused(
+            f"{adapter.name} was made on {adapter.base} ({adapter.base_fingerprint}), "
+            f"and {base.name} ({base.fingerprint}) is loaded",
+            param="domain",
+        )
