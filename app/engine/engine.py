@@ -310,8 +310,8 @@ class TorchEngine:
 
     def _read(self, adapter: str, folder: Path) -> AdapterFile:
         """From disk, refused before it costs anybody anything."""
-        file = read_adapter(folder)
         info = self._base.info
+        file = read_adapter(folder, dtype=getattr(torch, info.dtype))
         if file.base_fingerprint not in (None, info.fingerprint):
             raise AdapterRefused(
                 f"adapter {adapter} was trained on a base with fingerprint {file.base_fingerprint}; this service runs "

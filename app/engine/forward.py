@@ -10,6 +10,7 @@ from collections.abc import Sequence as Many
 import torch
 from torch import Tensor
 
+from app.engine import attention
 from app.engine.bands import Band
 from app.engine.base import LoadedBase
 from app.engine.prefixes import PAGE
@@ -56,6 +57,7 @@ class Forward:
 
     def __init__(self, base: LoadedBase, segments: Segments) -> None:
         self._base, self._segments = base, segments
+        attention.install(base.model)
 
     def prefill(self, work: Prefill, max_tokens: int) -> Tensor:
         """Compute the next columns, at most ``max_tokens`` tokens → logits after the last [rows, vocabulary]."""

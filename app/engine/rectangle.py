@@ -41,11 +41,11 @@ class Layout:
         return sorted({*self.keys, *self.values})
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """What transformers asks of a layer beyond ``update``; the rectangle answers for all."""
 
     def __init__(self, rectangle: Rectangle) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rectangle = rectangle
         self.is_initialized = True
 

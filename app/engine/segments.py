@@ -15,7 +15,6 @@ from app.engine.updates import Batch, Run, SlotStore
 
 _MOST_SPARE = 2  # times as many columns as needed are multiplied before the slots are stacked anew
 _FEW_TOKENS = 64  # up to which rows of several tokens are computed with a stack that is there
-_USUAL_ROWS = 32  # a stack outlives the first batch, which may be one row
 
 
 class Segments:
@@ -61,7 +60,7 @@ class Segments:
             return None
         places = len(self._slots) * self._num_tokens
         if self._num_tokens == 1 and not self._covers(used):
-            self._stack(used, num_tokens=max(places, _USUAL_ROWS))
+            self._stack(used)
         is_stacked = self._num_tokens == 1 or (places <= _FEW_TOKENS and self._covers(used))
         mask = self._mask() if is_stacked else None
         return Batch(len(self._slots), self._num_tokens, self._runs(), mask)
@@ -71,10 +70,10 @@ class Segments:
         wanted, there = (sum(self.ranks[slot] for slot in slots) for slots in (used, self._stacked))
         return set(used) <= set(self._stacked) and there <= _MOST_SPARE * wanted
 
-    def _stack(self, slots: Sequence[int], *, num_tokens: int) -> None:
+    def _stack(self, slots: Sequence[int]) -> None:
         self._stacked = tuple(slots)
         for store in self._stores:
-            store.stack([(slot, self.ranks[slot]) for slot in slots], num_tokens=num_tokens)
+            store.stack([(slot, self.ranks[slot]) for slot in slots])
 
     def _runs(self) -> list[Run]:
         """Neighbours of one slot become one run; the base's need none."""

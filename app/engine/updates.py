@@ -16,16 +16,39 @@ from torch.nn import functional as F
 from app.engine.packed import Product, pack_matrix
 
 _JOINT_BELOW = 10_000_000  # multiply-adds of a member's products that zeros may be added to for fewer calls
+_PATIENCE = 16  # uses of a stack before it is packed; what that costs is earned back in about five
 Run = tuple[int, int, int, int]  # slot, its rank, first row, row after the last
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stack:
     """A group's matrices of several slots beside each other, K being the sum of their ranks."""
 
-    a: Product  # [places, in] → [places, members · K]
+    a: Tensor  # [members · K, in]
     b: tuple[Tensor, ...]  # [K, out] a member
-    joint: Product | None  # [places, members · K] → [places, outs], for all members at once
+    patience: int = 0  # uses after which it is packed; 0: never is
+    _shrink: Product | None = None  # [places, in] → [places, members · K]
+    _expand: Product | None = None  # [places, members · K] → [places, outs], for all members at once
+
+    def add_to(self, y: Sequence[Tensor], x: Tensor, *, whole: Tensor | None, mask: Tensor) -> None:
+        """``mask`` [places, members · K] is True where a column is none of the place's; the rest as apply_updates."""
+        self.patience -= 1
+        if self.patience == 0:
+            self._pack(len(x))
+        h = F.linear(x, self.a) if self._shrink is None else self._shrink(x)
+        h.masked_fill_(mask, 0)
+        if self._expand is not None and whole is not None:
+            whole.add_(self._expand(h))
+            return
+        for part, of_part, b in zip(y, h.chunk(len(y), dim=1), self.b, strict=True):
+            part.addmm_(of_part, b)
+
+    def _pack(self, places: int) -> None:
+        """Fewer and faster calls, for about two hundred microseconds once."""
+        self._shrink = pack_matrix(self.a)
+        width, outs = len(self.b[0]), sum(b.shape[1] for b in self.b)
+        if places * width * outs < _JOINT_BELOW:
+            self._expand = pack_matrix(torch.block_diag(*self.b).T)  # type: ignore[no-untyped-call]
 
 
 class SlotStore:
@@ -45,7 +68,7 @@ class SlotStore:
     ) -> None:
         """``outs``: a group's members' numbers of outputs. Slots count from 1; 0 is the bare base and has no place.
 
-        ``is_packed``: stacks are laid out as packed weights are, which pays in bfloat16 only (measured).
+        ``is_packed``: stacks that last are laid out as packed weights are, which pays in bfloat16 only (measured).
         """
 
         def zeros(*shape: int) -> Tensor:
@@ -56,7 +79,7 @@ class SlotStore:
         self.a = zeros(num_groups, len(outs), num_slots, max_rank, in_features)
         self.b = [zeros(num_groups, num_slots, max_rank, out) for out in outs]
         self.touched: dict[int, set[int]] = {}  # slot → groups in which its adapter has matrices
-        self.stacks: list[Stack | None] = []  # by group
+        self.stacks: list[Stack | None] = [None] * num_groups
 
     @property
     def num_bytes(self) -> int:
@@ -71,39 +94,15 @@ class SlotStore:
         for part in (self.a[:, :, slot - 1], *(part[:, slot - 1] for part in self.b)):
             part.zero_()
 
-    def stack(self, slots: Sequence[tuple[int, int]], *, num_tokens: int) -> None:
-        """Renew the stacks for (slot, rank) pairs and batches of about ``num_tokens``."""
+    def stack(self, slots: Sequence[tuple[int, int]]) -> None:
+        """Renew the stacks for (slot, rank) pairs."""
         a = torch.cat([self.a[:, :, slot - 1, :rank] for slot, rank in slots], dim=2)  # [groups, members, K, in]
         b = [torch.cat([part[:, slot - 1, :rank] for slot, rank in slots], dim=1) for part in self.b]
         touched = set().union(*(self.touched.get(slot, ()) for slot, _ in slots))
-        is_joint = self._is_packed and num_tokens * a.shape[2] * sum(self.outs) < _JOINT_BELOW
-        joint = _diagonal(b).mT if is_joint else None  # [groups, outs, members · K]
-        product = pack_matrix if self._is_packed else _product
-        self.stacks = [
-            Stack(
-                product(of_group.flatten(0, 1)),
-                tuple(part[group] for part in b),
-                None if joint is None else pack_matrix(joint[group]),
-            )
-            if group in touched
-            else None
-            for group, of_group in enumerate(a)
-        ]
-
-
-def _product(weight: Tensor) -> Product:
-    return lambda x: F.linear(x, weight)
-
-
-def _diagonal(b: Sequence[Tensor]) -> Tensor:
-    """[groups, K, out] a member → [groups, members · K, outs]."""
-    groups, width, _ = b[0].shape
-    joint = b[0].new_zeros(groups, len(b) * width, sum(part.shape[2] for part in b))
-    column = 0
-    for member, part in enumerate(b):
-        joint[:, member * width : (member + 1) * width, column : column + part.shape[2]] = part
-        column += part.shape[2]
-    return joint
+        for group, of_group in enumerate(a):
+            patience = _PATIENCE + group % _PATIENCE if self._is_packed else 0  # not all in one step
+            stack = Stack(of_group.flatten(0, 1), tuple(part[group] for part in b), patience)
+            self.stacks[group] = stack if group in touched else None
 
 
 @dataclass(slots=True)
@@ -138,7 +137,7 @@ def apply_updates(
     """
     if batch.mask is not None and len(batch.mask) == len(x):
         if (stack := store.stacks[group]) is not None:
-            _add_stacked(y, x, whole, stack, batch.mask_for(len(y)))
+            stack.add_to(y, x, whole=whole, mask=batch.mask_for(len(y)))
         return
     tokens = len(x) // batch.num_rows
     for slot, rank, start, end in batch.runs:
@@ -148,12 +147,3 @@ def apply_updates(
             h = F.linear(x[rows], torch.cat([a for a, _ in pairs]))  # [places, members · r]
             for part, of_part, (_, b) in zip(y, h.chunk(len(y), dim=1), pairs, strict=True):
                 part[rows].addmm_(of_part, b)
-
-
-def _add_stacked(y: Sequence[Tensor], x: Tensor, whole: Tensor | None, stack: Stack, mask: Tensor) -> None:
-    h = stack.a(x).masked_fill_(mask, 0)  # [places, members · K]
-    if whole is not None and stack.joint is not None:
-        whole.add_(stack.joint(h))
-        return
-    for part, of_part, b in zip(y, h.chunk(len(y), dim=1), stack.b, strict=True):
-        part.addmm_(of_part, b)

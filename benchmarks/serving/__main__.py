@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import httpx
+
 from app.bootstrap import base_folder
 from app.engine.catalogue import CATALOGUE
 from app.processes import ended_by_signals
@@ -28,6 +30,7 @@ from benchmarks.serving.engines.peft import Peft
 from benchmarks.serving.engines.selfspec import Selfspec
 from benchmarks.serving.engines.vllm import Vllm
 from benchmarks.serving.plan import FULL, QUICK, Plan
+from benchmarks.serving.processes import ServerFailed
 from benchmarks.serving.run import Bench, Results
 from benchmarks.serving.target import Engine, Kit
 from benchmarks.serving.workload import EXPERTS
@@ -44,12 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = _plan(options)
     began = time.monotonic()
     print(f"seed {seed}; {kit.threads} threads; logs and files: {kit.folder}", flush=True)
-    with ended_by_signals():
-        engines: list[Engine] = [ENGINES[name](kit) for name in options.engines]
-        bench = Bench(
-            kit, plan, seed=seed, tell=lambda line: print(f"[{time.monotonic() - began:6.0f} s] {line}", flush=True)
-        )
-        results = bench.run(engines)
+    engines: list[Engine] = [ENGINES[name](kit) for name in options.engines]
+
+    def tell(line: str) -> None:
+        print(f"[{time.monotonic() - began:6.0f} s] {line}", flush=True)
+
+    try:
+        with ended_by_signals():
+            results = Bench(kit, plan, seed=seed, tell=tell).run(engines)
+    except KeyboardInterrupt:
+        print("stopped")
+        return 130
+    except (ServerFailed, httpx.HTTPError, ValueError) as error:
+        print(f"the service does not work: {error}", file=sys.stderr)
+        return 1
     _keep(results, kit.folder / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json")
     _show(results)
     facts = {"seed": seed, "threads": kit.threads, "seconds": round(time.monotonic() - began, 1)}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from benchmarks.serving.load import Sample
+from benchmarks.serving.measure import failure
 from benchmarks.serving.target import Target
 from benchmarks.serving.workload import MIXES, Request, Words
 
@@ -81,9 +82,11 @@ def _requests() -> list[Request]:
 
 
 def _texts(requests: Sequence[Request], samples: Sequence[Sample]) -> dict[Key, str]:
-    """A character cut in the middle is written in several ways: left out."""
+    """Empty for a failure. A character cut in the middle is written in several ways: left out."""
     return {
-        (request.model, request.prompt): "" if sample.error else sample.text.replace("\ufffd", "").strip()
+        (request.model, request.prompt): ""
+        if failure(sample, request.max_tokens)
+        else sample.text.replace("\ufffd", "").strip()
         for request, sample in zip(requests, samples, strict=True)
     }
 

@@ -1,7 +1,7 @@
 """What it costs to ask an expert that is neither in a slot nor in memory: its first request, and all the others.
 
-A service of its own whose host memory holds twelve adapters of thirty-two: those loaded first have to come from disk
-again (from the system's file cache, that is).
+A service of its own whose host memory holds six adapters of sixteen. Ten are asked in turn, so that each has left by
+the time it is asked again, and comes from disk (from the system's file cache, that is).
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.serving.engines.selfspec import Selfspec, client
 from benchmarks.serving.load import Sample
 from benchmarks.serving.measure import failure, gaps
-from benchmarks.serving.target import HttpTarget, Kit, Variant
+from benchmarks.serving.target import HttpTarget, Variant
 from benchmarks.serving.workload import EXPERTS, MIXES, Request, Words
 
-HELD = 12  # adapters that fit into host memory
-COLD = EXPERTS[4:14]  # loaded early, so dropped by the time all are loaded
+LOADED, HELD = EXPERTS[:16], 6  # adapters the service knows, and how many fit into host memory
+COLD = EXPERTS[4:14]  # more than fit into memory, and more than the eight slots
+NUM_BESIDE = 5  # of these, asked beside a crowd, too
 CROWD = 8  # requests in flight beside
 CROWD_TOKENS = 128
 PROMPT_TOKENS = 16  # short, so that its own prefill is not taken for a stall
@@ -33,7 +34,7 @@ class Cold:
     stall_cold_ms: float  # the longest gap between tokens of others while a cold expert's request was answered
     stall_warm_ms: float  # the same while a warm one's was
     step_ms: float  # the others' median gap
-    came_from_disk: int  # of the cold requests, how many the service says it read from disk
+    came_from_disk: int  # of those asked on an idle service, as counted by the service
     asked: int
 
     @property
@@ -47,18 +48,19 @@ class Cold:
         return (self.stall_cold_ms - self.stall_warm_ms) / self.step_ms
 
 
-def measure_cold(kit: Kit, variant: Variant, *, words: Words, seed: str) -> Cold:
-    """Half of the cold experts are asked on an idle service, half beside a crowd. Raises ValueError if one fails."""
-    held_bytes = HELD * (kit.adapters[EXPERTS[0]] / "adapter_model.safetensors").stat().st_size
-    service = Selfspec(kit, settings={"SELFSPEC_ADAPTER_BYTES": str(held_bytes)})
+def measure_cold(ours: Selfspec, variant: Variant, *, words: Words, seed: str) -> Cold:
+    """Asks on an idle service first, then beside a crowd. Raises ValueError if a request fails."""
+    adapters = {name: ours.kit.adapters[name] for name in LOADED}
+    held_bytes = HELD * (adapters[LOADED[0]] / "adapter_model.safetensors").stat().st_size
+    fewer = replace(ours.kit, adapters=adapters)
+    service = replace(ours, kit=fewer, settings={"SELFSPEC_ADAPTER_BYTES": str(held_bytes)})
     chance = random.Random(f"{seed} cold")
     with service.start(variant) as target:
         _ask(target, [_short(name, words, chance) for name in MIXES["mixed"]])  # warm-up
-        before = _attachments(target)
-        half = len(COLD) // 2
-        idle = [_idle(target, name, words=words, chance=chance) for name in COLD[:half]]
-        beside = [_crowded(target, name, words=words, chance=chance) for name in COLD[half:]]
-        from_disk = _attachments(target) - before
+        before = _dropped(target)
+        idle = [_idle(target, name, words=words, chance=chance) for name in COLD]
+        from_disk = _dropped(target) - before
+        beside = [_crowded(target, name, words=words, chance=chance) for name in COLD[:NUM_BESIDE]]
     median = statistics.median
     return Cold(
         first_token_cold_ms=1000 * median(cold for cold, _ in idle),
@@ -125,6 +127,6 @@ def _ask(target: HttpTarget, requests: Sequence[Request], *, concurrency: int = 
     return samples
 
 
-def _attachments(target: HttpTarget) -> int:
-    """Adapters read from disk so far."""
-    return int(client("GET", target.address, "/engine").json()["counters"]["attachments"])
+def _dropped(target: HttpTarget) -> int:
+    """Adapters dropped from host memory so far: it is full, so each that is read drives one out."""
+    return int(client("GET", target.address, "/engine").json()["counters"]["host_evictions"])

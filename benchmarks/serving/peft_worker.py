@@ -42,6 +42,7 @@ class Worker:
         for folder in adapters[1:]:
             self._model.load_adapter(folder, adapter_name=folder.name)
         self._model.eval()
+        base.generation_config.eos_token_id = None  # what a call leaves out is taken from here: it would end early
 
     def answer(self, rows: Sequence[Row], *, size: int) -> list[dict[str, Any]]:
         """All rows, ``size`` at once, in their order."""

@@ -196,7 +196,7 @@ def problems(results: Results) -> list[str]:
     for name, verdict in results.beside_peft.items():
         if name.startswith(OURS) and verdict.wrong:
             found.append(f"{name}: {verdict.wrong} of {verdict.asked} not as PEFT answers: {verdict.example}")
-    return found
+    return [*found, *([results.cold_failure] if results.cold_failure else [])]
 
 
 def _over(value: float | None, other: float | None) -> float | None:

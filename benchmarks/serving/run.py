@@ -1,7 +1,6 @@
 """The walk of a benchmark: start every engine, check its answers, measure round by round, measure cold experts.
 
-All engines stay started: a round asks each of them the same point, one after the other, and an idle server costs
-nothing that shows (``others_share`` of a measurement would).
+All engines stay started: a round asks each of them the same point, one after the other, while the others are suspended.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from benchmarks.serving.engines.peft import BATCH, SERIAL
 from benchmarks.serving.engines.selfspec import Selfspec
 from benchmarks.serving.measure import Measurement, Processors, summarize
 from benchmarks.serving.plan import MIXED, Plan
-from benchmarks.serving.processes import ServerFailed, cpu_seconds, machine_seconds
+from benchmarks.serving.processes import ServerFailed, cpu_seconds, machine_seconds, suspended
 from benchmarks.serving.target import Engine, Kit, Target, Variant
 from benchmarks.serving.workload import Point, Words, make_workload
 
@@ -48,6 +47,7 @@ class Results:
     beside_peft: dict[str, Verdict] = field(default_factory=dict)  # against PEFT in float32, asked alone
     missing: dict[str, str] = field(default_factory=dict)
     cold: Cold | None = None
+    cold_failure: str | None = None
 
 
 class Bench:
@@ -66,7 +66,9 @@ class Bench:
             for turn, point in self._plan.rounds_of_points():
                 for one in started if turn % 2 == 0 else reversed(started):
                     if one.target.can(point) and self._plan.is_asked(point, peer=one.target.name != OURS):
-                        self.results.measurements.append(self._measure(one, point, seed=f"{self._seed} {turn}"))
+                        others = {other.target.process for other in started} - {one.target.process}
+                        with suspended(others):
+                            self.results.measurements.append(self._measure(one, point, seed=f"{self._seed} {turn}"))
         if ours := [engine for engine in engines if isinstance(engine, Selfspec)]:
             self._measure_cold(ours[0])
         return self.results
@@ -88,6 +90,7 @@ class Bench:
             with ExitStack() as stack:
                 for one in self._start(engine, variant, stack):
                     if one.target.name != SERIAL:
+                        ask_in_crowd(one.target, words=self._words, seed=self._seed)  # to warm it up
                         found = self._measure(one, MIXED, seed=f"{self._seed} trial")
                         rates[variant.name] = found.tokens_per_second
         ranked = sorted((v for v in tried if v.name in rates), key=lambda v: -rates[v.name])
@@ -135,11 +138,12 @@ class Bench:
         return found
 
     def _measure_cold(self, ours: Selfspec) -> None:
-        variants = self._choose_for_cold(ours)
-        self.results.cold = measure_cold(self._kit, variants, words=self._words, seed=self._seed)
-        self._tell(f"cold experts: {self.results.cold}")
-
-    def _choose_for_cold(self, ours: Selfspec) -> Variant:
-        """The one that was fastest."""
-        rates = {m.dtype: m.tokens_per_second for m in self.results.measurements if m.target == OURS}
-        return max(ours.variants(), key=lambda variant: rates.get(variant.name, 0.0))
+        """In the variant that was fastest. What was measured before is worth keeping, whatever happens here."""
+        rates = {found.dtype: found.tokens_per_second for found in self.results.measurements if found.target == OURS}
+        variant = max(ours.variants(), key=lambda variant: rates.get(variant.name, 0.0))
+        try:
+            self.results.cold = measure_cold(ours, variant, words=self._words, seed=self._seed)
+            self._tell(f"cold experts: {self.results.cold}")
+        except (ServerFailed, httpx.HTTPError, ValueError) as error:
+            self.results.cold_failure = f"cold experts: {error}"
+            self._tell(self.results.cold_failure)

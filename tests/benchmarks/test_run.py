@@ -18,7 +18,7 @@ from benchmarks.serving.check import MODELS, PROMPTS, compare
 from benchmarks.serving.engines.peft import BATCH, SERIAL
 from benchmarks.serving.measure import Measurement, Spread
 from benchmarks.serving.plan import BASE_ONLY, DRAWN, MIXED, ONE, QUICK
-from benchmarks.serving.processes import running
+from benchmarks.serving.processes import running, suspended
 from benchmarks.serving.report import problems, rows_of, summary, table
 from benchmarks.serving.run import Bench, Results
 from benchmarks.serving.target import HttpTarget, Kit, Target, Variant
@@ -162,7 +162,7 @@ def test_wrong_answers_of_the_service_are_a_problem() -> None:
     assert problem.startswith("selfspec, float32: 1 wrong")
 
 
-def test_a_server_ends_with_everything_it_started(tmp_path: Path) -> None:
+def test_a_server_is_suspended_and_ends_with_everything_it_started(tmp_path: Path) -> None:
     child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
     code = f"{child}\nprint('up', flush=True)\ninput_never = __import__('signal').pause()"
     program = Program("server", (sys.executable, "-c", code), tmp_path / "log")
@@ -171,6 +171,9 @@ def test_a_server_ends_with_everything_it_started(tmp_path: Path) -> None:
             assert process.is_running()
         members = [process, *process.children(recursive=True)]
         assert len(members) == 2
+        with suspended([process]):
+            assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
+        assert psutil.STATUS_STOPPED not in {member.status() for member in members}
     assert not any(psutil.pid_exists(member.pid) and member.is_running() for member in members)
 
 

@@ -68,7 +68,8 @@ def test_it_is_read_into_the_dtype_that_is_asked_for(folder: Path, dtype: torch.
     [
         ("llama", {"use_rslora": True}),
         ("llama", {"target_modules": ["q_proj", "down_proj"]}),
-        ("llama", {"exclude_modules": ["k_proj"], "layers_to_transform": [1]}),
+        ("llama", {"exclude_modules": ["k_proj"]}),
+        ("llama", {"target_modules": ["k_proj", "up_proj"], "layers_to_transform": [1]}),
         ("llama", {"r": 1}),
         ("llama", {"rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 7}}),
         ("llama", {"alpha_pattern": {"v_proj": 3, "o_proj": 20}}),
@@ -202,7 +203,7 @@ def test_a_pickled_adapter_is_refused_with_the_remedy(folder: Path) -> None:
         ({"init_lora_weights": "pissa"}, "path_initial_model_for_weight_conversion"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed but the targeted layer")
+@pytest.mark.filterwarnings("ignore:.*lora_bias=True. was passed", "ignore:.*lora_B.bias")  # PEFT, of its own file
 def test_what_peft_writes_beyond_plain_lora_is_refused_with_the_remedy(
     config: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:

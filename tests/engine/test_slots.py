@@ -84,6 +84,23 @@ def test_a_bare_row_beside_others_is_the_base_bit_by_bit(tmp_path: Path) -> None
         assert not torch.allclose(mixed[[0, 2]], bare[[0, 2]], atol=1e-2)
 
 
+def test_a_mix_that_lasts_computes_the_same_in_bfloat16(tmp_path: Path) -> None:
+    """There a stack that lasts is laid out anew after some passes."""
+    base = make_base("llama")
+    sound = read_adapter(write_adapter(base.model, tmp_path), dtype=torch.bfloat16).pairs
+    base.model.to(torch.bfloat16)
+    bank = SlotBank(base.model, num_slots=3, max_rank=8, dtype=torch.bfloat16)
+    bank.write(1, sound)
+    bank.write(2, {name: LoraPair(a=pair.a * 1e38, b=pair.b) for name, pair in sound.items()})
+    mix = [1, 0, 2, 1, 0]
+    bare = logits(base, bank, [0] * 5, num_tokens=1)
+    passes = [logits(base, bank, mix, num_tokens=1) for _ in range(40)]
+    assert torch.equal(passes[-1][[1, 4]], bare[[1, 4]])
+    assert not passes[-1][2].isfinite().any()
+    torch.testing.assert_close(passes[-1][[0, 3]], passes[0][[0, 3]], atol=0.5, rtol=0)
+    assert (passes[-1][[0, 3]] - bare[[0, 3]]).abs().max() > 2
+
+
 @pytest.mark.parametrize("num_tokens", [1, 5])
 def test_what_is_written_or_cleared_acts_in_the_next_pass(num_tokens: int, tmp_path: Path) -> None:
     base = make_base("llama")
