@@ -15,14 +15,14 @@ def bind(app: FastAPI, services: Services) -> None:
     app.state.services = services
 
 
-def get_services(request: Request) -> Services:
-    """The services bound to the application."""
+async def get_services(request: Request) -> Services:
+    """The services bound to the application. Like all dependencies here a coroutine: a function costs a thread."""
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
 
 
-def check_url(request: Request) -> None:
+async def check_url(request: Request) -> None:
     """Raise InvalidInput for an address that PostgreSQL could not look up."""
     if "\x00" in request.scope["path"] or b"%00" in request.scope["query_string"]:
         raise InvalidInput([Problem("url", "holds the character U+0000")])

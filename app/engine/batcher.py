@@ -378,7 +378,8 @@ class Batcher:
 
     def _let_go(self) -> None:
         for adapter in [*self._leaving]:
-            if not self.scheduler.is_running(adapter) and adapter not in self.scheduler.waiting:
+            is_asked = adapter in self.scheduler.waiting or self._host.is_held(adapter)  # or about to wait
+            if not is_asked and not self.scheduler.is_running(adapter):
                 self._acted = True
                 self._leaving.discard(adapter)
                 self._vacate(adapter)

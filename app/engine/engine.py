@@ -139,7 +139,8 @@ class TorchEngine:
         self.wait_ready()
         if pin:
             self._pin(adapter)
-        self._batching.keep(adapter)
+        if adapter not in self._proofs:
+            self._keep(adapter)
         self._host.load(adapter, lambda: self._read(adapter, folder))
         if (proof := self._proofs.get(adapter)) is None:
             proof = self._proofs[adapter] = self._prove(adapter)
@@ -334,6 +335,12 @@ class TorchEngine:
             raise
         finally:
             self._host.release(adapter)
+
+    def _keep(self, adapter: str) -> None:
+        """Wait until the owner thread, which may have been told to let it go, knows that it is wanted again."""
+        kept: Future[None] = Future()
+        self._loop.call_soon(lambda: kept.set_result(self._batching.keep(adapter)))
+        kept.result()
 
     def _pin(self, adapter: str) -> None:
         scheduler = self._batching.scheduler

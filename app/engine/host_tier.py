@@ -74,6 +74,11 @@ class HostTier:
             if self._holds[adapter] <= 0:
                 del self._holds[adapter]
 
+    def is_held(self, adapter: str) -> bool:
+        """Whether somebody owes a ``release``."""
+        with self._lock:
+            return adapter in self._holds
+
     def pin(self, adapter: str) -> None:
         """Never evict it, from when it is loaded until it is dropped."""
         with self._lock:

@@ -6,6 +6,7 @@ processor, the dtype or the memory does not allow it, nothing is packed and torc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -19,6 +20,10 @@ Product = Callable[[Tensor], Tensor]  # [..., in] → [..., outs]
 _DTYPES = (torch.float32, torch.bfloat16)
 _ROWS = 32  # what the layout is chosen for; measured: 8 to 512 are alike for any number of rows, 1 is slower
 _MEMORY_SHARE = 0.25  # of the free memory; a copy beyond that is not worth it
+
+_MOST_KEPT = "256"  # compiled products, of all numbers of rows and shapes; making one anew takes about a millisecond
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # read at the process's first product;
+    os.environ.setdefault(_cache, _MOST_KEPT)  # at their default, 1024, they come to take a gigabyte
 
 
 def can_pack(layers: Iterable[nn.Module], *, num_free: int | None = None) -> bool:

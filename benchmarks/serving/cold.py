@@ -21,7 +21,7 @@ LOADED, HELD = EXPERTS[:16], 6  # adapters the service knows, and how many fit i
 COLD = EXPERTS[4:14]  # more than fit into memory, and more than the eight slots
 NUM_BESIDE = 5  # of these, asked beside a crowd, too
 CROWD = 8  # requests in flight beside
-CROWD_TOKENS = 128
+CROWD_TOKENS = 80
 PROMPT_TOKENS = 16  # short, so that its own prefill is not taken for a stall
 
 
@@ -102,17 +102,17 @@ def _crowded(target: HttpTarget, name: str, *, words: Words, chance: random.Rand
 
 
 def _longest_gap(samples: Sequence[Sample], beside: Sample) -> float:
-    """Of the gaps that overlap with a request."""
+    """Of the gaps that overlap with a request. Raises ValueError if there are none."""
     begin, end = beside.started, beside.times[-1]
-    return max(
-        (
-            later - earlier
-            for sample in samples
-            for earlier, later in zip(sample.times, sample.times[1:], strict=False)
-            if later > begin and earlier < end
-        ),
-        default=0.0,
-    )
+    found = [
+        later - earlier
+        for sample in samples
+        for earlier, later in zip(sample.times, sample.times[1:], strict=False)
+        if later > begin and earlier < end
+    ]
+    if not found:
+        raise ValueError("the crowd had ended before the request began")
+    return max(found)
 
 
 def _short(name: str, words: Words, chance: random.Random) -> Request:

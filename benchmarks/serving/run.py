@@ -104,8 +104,9 @@ class Bench:
         except (ServerFailed, httpx.HTTPError) as error:
             if engine.name == OURS:
                 raise
-            self.results.missing[engine.name] = f"did not start: {error}"
-            self._tell(f"{engine.name} {self.results.missing[engine.name]}")
+            name = f"{engine.name}, {variant.name}"
+            self.results.missing[name] = f"did not start: {error}"
+            self._tell(f"{name} {self.results.missing[name]}")
             return []
         self._tell(f"started {engine.name}, {variant.name} in {time.monotonic() - began:.1f} s")
         return [Started(target, variant) for target in targets]

@@ -53,7 +53,7 @@ def test_adapters_are_peft_folders_that_act_each_in_its_own_way(tmp_path: Path) 
     config = LlamaConfig(
         vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
     )
-    model = LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config)
     save_file({name: value.numpy() for name, value in model.state_dict().items()}, tmp_path / "model.safetensors")
     folders = write_adapters(("d0", "d1"), tmp_path / "adapters", model=tmp_path, base="a/base")
     tokens = torch.arange(8)[None]

@@ -18,6 +18,8 @@ from app.core.records import Completion, GenerationRequest
 from app.engine.engine import TorchEngine
 from tests.limits.house import SECONDS, count_objects, leftovers, let_go
 
+Start = Callable[..., TorchEngine]
+
 NUM_SLOTS, NUM_IN_MEMORY, IN_FLIGHT = 4, 8, 24
 BEGINNINGS = ("", "the revenue of the third quarter rose and the margin ", "question answer instruction response ")
 WORDS = ("the firm", "the board raised", "negative", "its guidance", "neutral input")
@@ -89,23 +91,37 @@ def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-@pytest.mark.parametrize("num_requests", [1000, pytest.param(10_000, marks=pytest.mark.model)])
-def test_memory_stays_flat(start: Callable[..., TorchEngine], adapters: dict[str, Path], num_requests: int) -> None:
-    """A bug: an adapter that was let go and attached again at once was let go all the same."""
-    before = count_objects()
+def caller_of(start: Start, adapters: dict[str, Path]) -> Caller:
     size = start().attach("a1", adapters["a1"]).num_bytes
-    engine = start(num_slots=NUM_SLOTS, adapter_bytes=NUM_IN_MEMORY * size, prefix_bytes=400_000, cache_bytes=20_000_000)
-    caller = Caller(engine, adapters)
-    caller.run(range(num_requests // 5))
-    warm = resident()
-    caller.run(range(num_requests // 5, num_requests))
-    grown = resident() - warm
-    print(f"{num_requests} requests: {grown / 2**20:+.1f} MiB; {dict(engine.stats())}")
-    assert grown < MOST_GROWTH
-    assert caller.num_answers > num_requests / 2
-    counts = engine.stats()
-    assert min(counts[name] for name in ("cancelled", "evictions", "host_evictions", "cached_tokens")) > 10
+    sizes = {"adapter_bytes": NUM_IN_MEMORY * size, "prefix_bytes": 400_000, "cache_bytes": 20_000_000}
+    return Caller(start(num_slots=NUM_SLOTS, **sizes), adapters)
+
+
+def test_everything_comes_back(start: Start, adapters: dict[str, Path]) -> None:
+    before = count_objects()
+    caller = caller_of(start, adapters)
+    caller.run(range(300))
+    counts = caller.engine.stats()
+    assert caller.num_answers > 150
+    assert all(counts[name] for name in ("cancelled", "evictions", "host_evictions", "cached_tokens"))
     assert counts["failed"] == 0
-    let_go(engine)
-    assert leftovers(engine) == {}
+    let_go(caller.engine)
+    assert leftovers(caller.engine) == {}
+    assert count_objects() - before == {}
+
+
+@pytest.mark.model
+def test_memory_is_flat_over_ten_thousand_requests(start: Start, adapters: dict[str, Path]) -> None:
+    """A bug: the processor's library kept a compiled product for every number of rows it had ever met."""
+    before = count_objects()
+    caller = caller_of(start, adapters)
+    caller.run(range(2_000))
+    warm = resident()
+    caller.run(range(2_000, 10_000))
+    grown = resident() - warm
+    print(f"{warm / 2**20:.0f} MiB after 2,000, {grown / 2**20:+.1f} after 10,000; {dict(caller.engine.stats())}")
+    assert grown < MOST_GROWTH
+    assert caller.engine.stats()["failed"] == 0
+    let_go(caller.engine)
+    assert leftovers(caller.engine) == {}
     assert count_objects() - before == {}
