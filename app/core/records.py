@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -227,6 +228,8 @@ class EngineState:
     prefix_bytes: int  # keys and values kept for prompts that begin alike
     prefix_budget: int
     experts: tuple[ExpertLoad, ...]
+    steps_by_rows: Mapping[int, int] = field(default_factory=dict)  # decoding steps, by sequences in them
+    rows_by_slots: Mapping[int, int] = field(default_factory=dict)  # adapters' sequences, by adapters beside them
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,8 @@ class Batcher:
         self._adapter_in: dict[int, str] = {}
         self._probe_ids, self._bare_probe = probe_ids, self.forward.log_probabilities(probe_ids, 0)
         self._word = lru_cache(maxsize=10_000)(partial(token_text, base.tokenizer))
+        self._steps_by_rows: Counter[int] = Counter()
+        self._rows_by_slots: Counter[int] = Counter()
         self._leaving: set[str] = set()
         self._acted = False
 
@@ -154,6 +156,8 @@ class Batcher:
                 )
                 for name in names
             ),
+            steps_by_rows=dict(self._steps_by_rows),
+            rows_by_slots=dict(self._rows_by_slots),
         )
 
     def _no_bands(self) -> Bands:
@@ -323,7 +327,11 @@ class Batcher:
         sequences = list(band.sequences)
         self._counts["batches"] += 1
         self._counts["batch_rows"] += len(sequences)
-        self._counts["adapter_rows"] += sum(sequence.slot != 0 for sequence in sequences)
+        slots = [sequence.slot for sequence in sequences if sequence.slot]
+        self._counts["adapter_rows"] += len(slots)
+        self._steps_by_rows[len(sequences)] += 1
+        if slots:
+            self._rows_by_slots[len(set(slots))] += len(slots)
         self._accept(sequences, logits)
         for sequence in sequences:
             if sequence.finish_reason is not None:

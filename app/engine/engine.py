@@ -338,9 +338,10 @@ class TorchEngine:
 
     def _keep(self, adapter: str) -> None:
         """Wait until the owner thread, which may have been told to let it go, knows that it is wanted again."""
-        kept: Future[None] = Future()
-        self._loop.call_soon(lambda: kept.set_result(self._batching.keep(adapter)))
-        kept.result()
+        is_known = threading.Event()
+        self._loop.call_soon(lambda: self._batching.keep(adapter))
+        self._loop.call_soon(is_known.set)
+        is_known.wait()
 
     def _pin(self, adapter: str) -> None:
         scheduler = self._batching.scheduler

@@ -223,6 +223,8 @@ class FakeEngine:
                 cache_budget=0,
                 prefix_bytes=0,
                 prefix_budget=0,
+                steps_by_rows={1: self._counts["batches"]},
+                rows_by_slots={1: self._counts["adapter_rows"]},
                 experts=(
                     ExpertLoad(None, 0, 0, is_pinned=True, running=running[None], waiting=waiting[None]),
                     *(

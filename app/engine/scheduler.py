@@ -8,7 +8,7 @@ that have had their turn let nobody in until they are: so every expert gets on, 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
@@ -55,8 +55,9 @@ class Scheduler:
 
     def next_probe(self) -> tuple[Probe, Turn] | None:
         """Take the first probe for which there is a slot."""
+        can_run = self._can_run([probe.adapter for probe in self._probes])
         for probe in self._probes:
-            if self._can_have_slot(probe.adapter):
+            if can_run[probe.adapter]:
                 self._probes.remove(probe)
                 return probe, self._slot(probe.adapter)
         return None
@@ -64,10 +65,10 @@ class Scheduler:
     def next(self, fits: Callable[[Sequence], bool]) -> tuple[Sequence, Turn] | None:
         """Take the next sequence out of its line; None if none can run now. One that does not fit is not passed by."""
         order = sorted(self._lines, key=lambda adapter: (self._running[adapter], self._lines[adapter][0].submitted_at))
-        wanted = [*order, *(probe.adapter for probe in self._probes)]
-        is_contended = any(not self._can_have_slot(adapter) for adapter in wanted)
+        can_run = self._can_run([*order, *(probe.adapter for probe in self._probes)])
+        is_contended = not all(can_run.values())
         for adapter in order:
-            if not self._can_have_slot(adapter):
+            if not can_run[adapter]:
                 self._count_wait(adapter)
                 continue
             if is_contended and adapter is not None and self._turn[adapter] >= TURN:
@@ -160,8 +161,11 @@ class Scheduler:
             self._turn.pop(evicted, None)
         return slot, evicted, True
 
-    def _can_have_slot(self, adapter: str | None) -> bool:
-        return adapter is None or self._table.slot_of(adapter) is not None or self._table.can_take(self._busy())
+    def _can_run(self, adapters: Iterable[str | None]) -> dict[str | None, bool]:
+        """Whether each has a slot or can have one."""
+        is_there = {adapter: adapter is None or self._table.slot_of(adapter) is not None for adapter in adapters}
+        can_take = all(is_there.values()) or self._table.can_take(self._busy())
+        return {adapter: there or can_take for adapter, there in is_there.items()}
 
     def _busy(self) -> set[str]:
         """Adapters whose slot cannot be taken: they run, are pinned, or are asked for and still have their turn."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.core.errors import NotReady
@@ -124,3 +124,23 @@ def _totals(state: EngineState) -> Iterator[Metric]:
         used.add_metric((kind,), num_bytes)
         budget.add_metric((kind,), most)
     yield from (used, budget)
+    yield _batch_sizes(state)
+    rows = CounterMetricFamily(
+        "selfspec_adapter_rows",
+        "sequences of adapters computed, by how many adapters shared the step",
+        labels=("slots",),
+    )
+    for slots, count in sorted(state.rows_by_slots.items()):
+        rows.add_metric((str(slots),), count)
+    yield rows
+
+
+def _batch_sizes(state: EngineState) -> Metric:
+    """A histogram with a bucket for each power of two up to the largest batch."""
+    sizes = state.steps_by_rows
+    bounds = [2**power for power in range(state.max_batch.bit_length() + 1)]
+    buckets = [(str(bound), sum(count for rows, count in sizes.items() if rows <= bound)) for bound in bounds]
+    total = sum(rows * count for rows, count in sizes.items())
+    family = HistogramMetricFamily("selfspec_batch_size", "sequences in a step that decodes")
+    family.add_metric((), [*buckets, ("+Inf", sum(sizes.values()))], sum_value=total)
+    return family

@@ -51,6 +51,9 @@ def test_answers_are_counted_by_who_gave_them(service: Service) -> None:
     for name in ("queue", "time_to_first_token", "inter_token", "answer"):
         assert metrics[f"selfspec_{name}_seconds_count"][labels(**FINANCE)] == 2, name
     assert metrics["selfspec_engine_requests_total"] == {(): 3}
+    assert metrics["selfspec_batch_size_count"][()] == 3
+    assert metrics["selfspec_batch_size_bucket"][labels(le="1")] == 3
+    assert metrics["selfspec_adapter_rows_total"] == {labels(slots="1"): 2}
 
 
 def test_requests_are_counted_by_route_not_by_path(service: Service) -> None:

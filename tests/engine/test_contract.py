@@ -286,6 +286,10 @@ def test_its_state_is_told(engine: Engine, tmp_path: Path) -> None:
     assert (state.num_slots, state.running, state.waiting, state.cache_bytes) == (NUM_SLOTS, 0, 0, 0)
     assert [(expert.adapter, expert.slot) for expert in state.experts] == [(None, 0), ("a", 1)]
     assert state.experts[1].num_bytes > 0
+    engine.generate([ask(max_new_tokens=4), ask(max_new_tokens=4, adapter="a")])
+    state = engine.state()
+    assert sum(state.steps_by_rows.values()) == engine.stats()["batches"] > 0
+    assert state.rows_by_slots.get(1, 0) == engine.stats()["adapter_rows"]
 
 
 def test_a_refused_adapter_leaves_the_others(engine: Engine, build: Build, tmp_path: Path) -> None:

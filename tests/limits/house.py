@@ -34,8 +34,8 @@ def count_objects() -> Counter[str]:
 
 def let_go(engine: TorchEngine) -> None:
     """Detach everything, and wait for the step after which it is gone."""
-    for proof in engine.attachments():
-        engine.detach(proof.adapter)
+    for adapter in list(engine._proofs):
+        engine.detach(adapter)
     engine.submit(GenerationRequest("the firm", max_new_tokens=3, ignore_end=True)).result(SECONDS)
 
 

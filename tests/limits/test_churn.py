@@ -47,7 +47,7 @@ class Caller:
             self.read()
 
     def ask(self, number: int) -> None:
-        near = (number // 60 + self.draw.randrange(6)) % (len(self.adapters) + 1)
+        near = (number // 15 + self.draw.randrange(6)) % (len(self.adapters) + 1)
         adapter = [None, *self.adapters][near]
         while adapter is not None:
             try:
@@ -69,7 +69,7 @@ class Caller:
         return GenerationRequest(
             prompt,
             adapter=adapter,
-            max_new_tokens=draw.choice((1, 2, 4, 8, 24)),
+            max_new_tokens=draw.choice((1, 1, 2, 4, 12)),
             temperature=draw.choice((0.0, 0.9)),
             seed=draw.randrange(100),
             stop=draw.choice(((), ("e",), ("no such text", "ing"))),

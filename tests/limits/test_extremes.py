@@ -1,4 +1,4 @@
-"""The longest prompt, a thousand in line, storms of callers who leave: all answered rightly, and nothing stays behind."""
+"""The longest prompt, a thousand in line, storms of callers who leave: right answers, and nothing stays behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def test_the_longest_prompt_is_read_whole(
     draw = random.Random(1)
     words = " ".join(draw.choices(["the margin", "guidance", "fell", "question"], k=CONTEXT))
     prompt = engine.clip(words, CONTEXT - NEW)
-    assert (longest := engine.count(prompt)) == CONTEXT - NEW
+    longest = engine.count(prompt)
+    assert longest == CONTEXT - NEW
     request = GenerationRequest(prompt, adapter=adapter, max_new_tokens=NEW, ignore_end=True)
     short = GenerationRequest("the firm", max_new_tokens=NEW, ignore_end=True)
     answer, *beside = engine.generate([request, short, short])
@@ -79,7 +80,9 @@ def test_a_storm_of_callers_who_leave(start: Start, adapters: dict[str, Path]) -
         engine.attach(name, adapters[name])  # type: ignore[arg-type,index]
     draw = random.Random(3)
     requests = [
-        GenerationRequest("the firm " * draw.randrange(1, 30), draw.choice(names), draw.randrange(1, 40), ignore_end=True)
+        GenerationRequest(
+            "the firm " * draw.randrange(1, 30), draw.choice(names), draw.randrange(1, 40), ignore_end=True
+        )
         for _ in range(1000)
     ]
     asked = [engine.submit(request) for request in requests]

@@ -77,7 +77,9 @@ def house(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def add_version(service: Service, engine: TorchEngine, seed: int) -> Adapter:
     """Random weights, stored as a job stores what it learned."""
     resources = service.resources
-    draft = write_adapter(make_model("llama"), resources.artifacts.draft("job-1", f"adapter-{seed}"), seed=seed, scale=0.4)
+    draft = write_adapter(
+        make_model("llama"), resources.artifacts.draft("job-1", f"adapter-{seed}"), seed=seed, scale=0.4
+    )
     artifact = resources.artifacts.commit(draft, kind="adapter", recipe={}, parents=[])
     with resources.database.session() as uow:
         adapter = uow.adapters.add(
@@ -196,7 +198,9 @@ def leaving(service: Service, path: str, body: dict[str, Any]) -> socket.socket:
     """A connection that asks, reads nothing and closes at the end of its block."""
     host, port = service.url.removeprefix("http://").split(":")
     content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
     connection = socket.create_connection((host, int(port)))
     connection.sendall(head.encode() + content)
     return connection

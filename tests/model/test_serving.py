@@ -1,4 +1,4 @@
-"""Serving with the real base: the unmodified ``openai`` client, repeatable draws, true log-probabilities, shared shots."""
+"""Serving with the real base: the unmodified ``openai`` client, repeatable draws, true log-probabilities, shots."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ SCHEMA = {
 @pytest.fixture(scope="module")
 def reference(base_folder: Path) -> Any:
     """The base as transformers has it."""
-    return AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)  # in evaluation mode
 
 
 @pytest.fixture(scope="module")
 def service(base_folder: Path, reference: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """With an expert of random weights, loaded as ``expert``."""
     root = tmp_path_factory.mktemp("serving")
-    folder = write_adapter(reference, root / "adapters" / "expert", scale=0.03)
+    folder = write_adapter(reference, root / "adapters" / "expert", scale=0.06)
     options = BaseOptions(
         name=base_folder.name, hub_id=base_folder.name, dtype="float32", device="cpu", threads=num_cores()
     )
@@ -80,7 +80,12 @@ def test_streams_say_what_whole_answers_say(client: openai.OpenAI, base_folder: 
     chat = client.chat.completions.create(model=base, messages=MESSAGES, max_tokens=24, temperature=0)
     chunks = list(
         client.chat.completions.create(
-            model=base, messages=MESSAGES, max_tokens=24, temperature=0, stream=True, stream_options={"include_usage": True}
+            model=base,
+            messages=MESSAGES,
+            max_tokens=24,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
         )
     )
     said = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
