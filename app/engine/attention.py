@@ -1,7 +1,8 @@
-"""Attention of one new token a row on a processor: two batched products instead of torch's fused kernel.
+"""Attention on a processor, where torch's fused kernel and transformers' way of calling it cost more than they need.
 
-The kernel is made for many queries; with one, it costs 1.3 to 2.6 times as much as multiplying keys by queries, a softmax
-and weights by values (docs/performance.md). All other shapes go to transformers' own attention.
+The kernel is made for many queries: with one a row, two batched products and a softmax take half its time. With many,
+transformers copies keys and values once for each query head that shares them; the kernel can do without
+(docs/performance.md). What this does not know goes to transformers' own attention.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -38,7 +40,11 @@ def attend(
     """query [rows, heads, new, dim]; key, value [rows, key heads, tokens, dim] → [rows, new, heads, dim]."""
     rows, heads, new, dim = query.shape
     is_plain = attention_mask is None or (attention_mask.dtype is torch.bool and attention_mask.shape[1] == 1)
-    if new > 1 or rows < _FEWEST_ROWS or not is_plain or any(kwargs.get(name) is not None for name in _ELSEWHERE):
+    is_known = is_plain and not any(kwargs.get(name) is not None for name in _ELSEWHERE)
+    if is_known and new > 1 and attention_mask is not None:
+        attended = F.scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling, enable_gqa=True)
+        return attended.transpose(1, 2).contiguous(), None
+    if not is_known or new > 1 or rows < _FEWEST_ROWS:
         outputs: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )

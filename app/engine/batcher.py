@@ -82,6 +82,11 @@ class Batcher:
         return bool(len(self.scheduler) or len(self._bands) or self._prefill or self._leaving)
 
     @property
+    def _prefill_tokens(self) -> int:
+        """Of new prompts in one step: twice as many while more wait for their first token than stand still for it."""
+        return self._limits.prefill_tokens * (2 if len(self.scheduler) > len(self._bands) else 1)
+
+    @property
     def num_waiting(self) -> int:
         return len(self.scheduler)
 
@@ -239,7 +244,7 @@ class Batcher:
         width = max(lengths)
         start = min(width - length + found for length, found in zip(lengths, known, strict=True))
         area = len(lengths) * (width - start)
-        return area <= self._limits.prefill_tokens and area <= _MOST_PADDING * (sum(lengths) - sum(known))
+        return area <= self._prefill_tokens and area <= _MOST_PADDING * (sum(lengths) - sum(known))
 
     def _place(self, item: Item, turn: Turn) -> bool:
         """Write an adapter into the slot it was given, if it is not there yet; False if it could not be."""
@@ -299,7 +304,7 @@ class Batcher:
 
         def compute() -> None:
             before = work.num_left
-            logits = self.forward.prefill(work, self._limits.prefill_tokens)
+            logits = self.forward.prefill(work, self._prefill_tokens)
             self._counts["prefill_tokens"] += before - work.num_left
             if work.is_done:
                 self._prefill = None
