@@ -7,7 +7,6 @@ nobody waits for anybody else's end. Every method belongs to the engine's thread
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from app.core.errors import AdapterRefused, DeadlineExceeded, InvalidInput, Problem
-from app.core.records import Attachment, EngineState, ExpertLoad, TokenLogprob
+from app.core.errors import DeadlineExceeded, InvalidInput, Problem
+from app.core.records import EngineState, ExpertLoad, TokenLogprob
 from app.engine.bands import Band, Bands
 from app.engine.base import LoadedBase
 from app.engine.detokenize import token_text
@@ -27,14 +26,14 @@ from app.engine.forward import Forward, Prefill
 from app.engine.host_tier import HostTier
 from app.engine.prefixes import PAGE, PrefixStore, first_unknown
 from app.engine.rectangle import Layout
+from app.engine.residents import Residents
 from app.engine.sampling import Likelihood, choose_tokens, logprobs_of
-from app.engine.scheduler import Item, Probe, Scheduler, Turn
+from app.engine.scheduler import Item, Scheduler
 from app.engine.sequences import Sequence
 from app.engine.slots import SlotBank
 
 log = logging.getLogger(__name__)
 
-_LEAST_DISTANCE = 1e-6  # nats; below this an adapter acts like no adapter
 _MOST_PADDING = 1.3  # prompts are computed together if that computes at most so many times their own tokens
 
 
@@ -69,17 +68,15 @@ class Batcher:
         self._bands = self._no_bands()
         self._prefixes = PrefixStore(limits.prefix_bytes)
         self._prefill: Prefill | None = None
-        self._adapter_in: dict[int, str] = {}
-        self._probe_ids, self._bare_probe = probe_ids, self.forward.log_probabilities(probe_ids, 0)
+        self.residents = Residents(bank, scheduler, host, self.forward, probe_ids=probe_ids, counts=counts)
         self._word = lru_cache(maxsize=10_000)(partial(token_text, base.tokenizer))
         self._steps_by_rows: Counter[int] = Counter()
         self._rows_by_slots: Counter[int] = Counter()
-        self._leaving: set[str] = set()
         self._acted = False
 
     @property
     def has_work(self) -> bool:
-        return bool(len(self.scheduler) or len(self._bands) or self._prefill or self._leaving)
+        return bool(len(self.scheduler) or len(self._bands) or self._prefill or self.residents.is_anyone_leaving)
 
     @property
     def _prefill_tokens(self) -> int:
@@ -109,16 +106,7 @@ class Batcher:
         self._grow()
         for band in self._bands:
             self._guard(band.sequences, lambda band=band: self._decode(band), band)  # type: ignore[misc]
-        self._let_go()
-        return self._acted
-
-    def detach(self, adapter: str) -> None:
-        """Free the slot and the memory of an adapter as soon as nobody uses it."""
-        self._leaving.add(adapter)
-
-    def keep(self, adapter: str) -> None:
-        """An adapter that was to be let go is wanted again."""
-        self._leaving.discard(adapter)
+        return self.residents.let_go(self._prefixes.forget) or self._acted
 
     def fail_running(self, error: BaseException) -> None:
         """Something that belongs to no request went wrong: all that run end with it."""
@@ -131,12 +119,11 @@ class Batcher:
     def fail_waiting(self, error: BaseException) -> None:
         """All that wait end with ``error``."""
         for item in self.scheduler.remove(lambda item: True):
-            _fail(item, error)
+            item.fail(error)
 
     def state(self, *, num_slots: int) -> EngineState:
         running, waiting = self.scheduler.running, self.scheduler.waiting
-        slot_of = {adapter: slot for slot, adapter in self._adapter_in.items()}
-        sizes = self._host.sizes()
+        slot_of, sizes = self.residents.slots(), self._host.sizes()
         names: list[str | None] = [None, *sorted({*sizes, *slot_of})]
         return EngineState(
             num_slots=num_slots,
@@ -202,8 +189,8 @@ class Batcher:
         if (asked := self.scheduler.next_probe()) is not None:
             probe, turn = asked
             self._acted = True
-            if self._place(probe, turn):
-                self._prove(probe, turn[0])
+            if self.residents.place(probe, turn):
+                self.residents.prove(probe, turn[0])
             if turn[2]:
                 return None
         chosen: list[Sequence] = []
@@ -213,7 +200,7 @@ class Batcher:
                 break
             sequence, turn = got
             self._acted = True
-            if self._place(sequence, turn):
+            if self.residents.place(sequence, turn):
                 sequence.slot, sequence.started_at = turn[0], sequence.started_at or time.monotonic()
                 chosen.append(sequence)
             if turn[2]:
@@ -245,51 +232,6 @@ class Batcher:
         start = min(width - length + found for length, found in zip(lengths, known, strict=True))
         area = len(lengths) * (width - start)
         return area <= self._prefill_tokens and area <= _MOST_PADDING * (sum(lengths) - sum(known))
-
-    def _place(self, item: Item, turn: Turn) -> bool:
-        """Write an adapter into the slot it was given, if it is not there yet; False if it could not be."""
-        slot, evicted, is_new = turn
-        if not is_new:
-            return True
-        assert item.adapter is not None
-        self._adapter_in.pop(slot, None)
-        if evicted is not None:
-            self._counts["evictions"] += 1
-        try:
-            file = self._host.get(item.adapter)
-            assert file is not None, "requests hold what they wait for"
-            self._bank.write(slot, file.pairs)
-        except Exception as error:
-            log.exception("adapter %s could not be put into slot %d", item.adapter, slot)
-            self._bank.clear(slot)
-            if isinstance(item, Sequence):
-                self.scheduler.ended(item)
-            self.scheduler.release(item.adapter)
-            _fail(item, error)
-            return False
-        self._adapter_in[slot] = item.adapter
-        self._counts["placements"] += 1
-        return True
-
-    def _prove(self, probe: Probe, slot: int) -> None:
-        """Tell how far the adapter's log-probabilities are from the base's; one that does not act loses its slot."""
-        try:
-            ours = self.forward.log_probabilities(self._probe_ids, slot)
-            distance = float((ours - self._bare_probe).abs().mean())
-            if not math.isfinite(distance):
-                raise AdapterRefused(f"adapter {probe.adapter} makes the base compute no numbers", param="adapter")
-            if distance < _LEAST_DISTANCE:
-                raise AdapterRefused(
-                    f"adapter {probe.adapter} changes nothing: probe distance {distance}", param="adapter"
-                )
-        except Exception as error:
-            if not self.scheduler.is_running(probe.adapter):
-                self._vacate(probe.adapter)
-            _fail(probe, error)
-            return
-        file = self._host.get(probe.adapter)
-        assert file is not None, "probes hold what they prove"
-        _give(probe, Attachment(probe.adapter, slot, len(file.pairs), file.rank, file.num_bytes, distance))
 
     def _grow(self) -> None:
         """Sequences that outgrew their band move on; one for which there is no cache waits until there is."""
@@ -362,11 +304,11 @@ class Batcher:
 
     def _end(self, sequence: Sequence) -> None:
         self.scheduler.ended(sequence)
-        self._counts["requests"] += 1
+        self._counts["requests"] += not sequence.is_cancelled
         self._counts["prompt_tokens"] += len(sequence.prompt_ids)
         self._counts["generated_tokens"] += len(sequence.token_ids)
         self._counts["failed"] += sequence.finish_reason == "error"
-        sequence.end(self._adapter_in.get(sequence.slot) if sequence.slot else None)
+        sequence.end(self.residents.adapter_in(sequence.slot))
 
     def _guard(self, sequences: Many[Sequence], compute: Callable[[], None], band: Band | None = None) -> None:
         """A computation that raises ends the sequences in it, and no others."""
@@ -388,30 +330,3 @@ class Batcher:
             if self.scheduler.ended(sequence):
                 self._counts["failed"] += 1
                 sequence.fail(error)
-
-    def _let_go(self) -> None:
-        for adapter in [*self._leaving]:
-            is_asked = adapter in self.scheduler.waiting or self._host.is_held(adapter)  # or about to wait
-            if not is_asked and not self.scheduler.is_running(adapter):
-                self._acted = True
-                self._leaving.discard(adapter)
-                self._vacate(adapter)
-                self._prefixes.forget(adapter)
-                self._host.drop(adapter)
-
-    def _vacate(self, adapter: str) -> None:
-        if (slot := self.scheduler.release(adapter)) is not None:
-            self._bank.clear(slot)
-            self._adapter_in.pop(slot, None)
-
-
-def _fail(item: Item, error: BaseException) -> None:
-    if isinstance(item, Sequence):
-        item.fail(error)
-    elif not item.future.done():
-        item.future.set_exception(error)
-
-
-def _give(probe: Probe, proof: Attachment) -> None:
-    if not probe.future.done():
-        probe.future.set_result(proof)

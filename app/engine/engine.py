@@ -144,13 +144,12 @@ class TorchEngine:
         self._host.load(adapter, lambda: self._read(adapter, folder))
         if (proof := self._proofs.get(adapter)) is None:
             proof = self._proofs[adapter] = self._prove(adapter)
-            self._counts["attachments"] += 1
         self._table.use(adapter)
         return replace(proof, slot=self._table.slot_of(adapter))
 
     def detach(self, adapter: str) -> None:
         if self._proofs.pop(adapter, None) is not None:
-            self._loop.call_soon(lambda: self._batching.detach(adapter))
+            self._loop.call_soon(lambda: self._batching.residents.detach(adapter))
 
     def attachments(self) -> list[Attachment]:
         proofs = list(self._proofs.values())
@@ -320,6 +319,7 @@ class TorchEngine:
                 param="adapter",
             )
         self._bank.check(file.pairs)
+        self._counts["attachments"] += 1
         return file
 
     def _prove(self, adapter: str) -> Attachment:
@@ -331,7 +331,7 @@ class TorchEngine:
             self._loop.call_soon(lambda: self._batching.scheduler.add(probe))
             return probe.future.result()
         except AdapterRefused:
-            self._loop.call_soon(lambda: self._batching.detach(adapter))
+            self._loop.call_soon(lambda: self._batching.residents.detach(adapter))
             raise
         finally:
             self._host.release(adapter)
@@ -339,7 +339,7 @@ class TorchEngine:
     def _keep(self, adapter: str) -> None:
         """Wait until the owner thread, which may have been told to let it go, knows that it is wanted again."""
         is_known = threading.Event()
-        self._loop.call_soon(lambda: self._batching.keep(adapter))
+        self._loop.call_soon(lambda: self._batching.residents.keep(adapter))
         self._loop.call_soon(is_known.set)
         is_known.wait()
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
 
 from app.core.records import Attachment
 from app.engine.sequences import Sequence
@@ -26,7 +26,16 @@ class Probe:
 
     adapter: str
     future: Future[Attachment] = field(default_factory=Future)
-    submitted_at: float = field(default_factory=monotonic)
+
+    def end(self, proof: Attachment) -> None:
+        """Tell what was found; nothing if nobody waits for it any more."""
+        with suppress(InvalidStateError):
+            self.future.set_result(proof)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell why there is no proof."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
 
 
 Item = Sequence | Probe

@@ -15,6 +15,7 @@ from app.engine.updates import Batch, Run, SlotStore
 
 _MOST_SPARE = 2  # times as many columns as needed are multiplied before the slots are stacked anew
 _FEW_TOKENS = 64  # up to which rows of several tokens are computed with a stack that is there
+_FEW_COLUMNS = 16  # up to which a stack that is there beats a product for each run, however many tokens
 
 
 class Segments:
@@ -61,7 +62,8 @@ class Segments:
         places = len(self._slots) * self._num_tokens
         if self._num_tokens == 1 and not self._covers(used):
             self._stack(used)
-        is_stacked = self._num_tokens == 1 or (places <= _FEW_TOKENS and self._covers(used))
+        is_cheap = places <= _FEW_TOKENS or sum(self.ranks[slot] for slot in self._stacked) <= _FEW_COLUMNS
+        is_stacked = self._num_tokens == 1 or (is_cheap and self._covers(used))
         mask = self._mask() if is_stacked else None
         return Batch(len(self._slots), self._num_tokens, self._runs(), mask)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
+import pytest
 
 from app.processes import Program
 from benchmarks import overhead
@@ -24,6 +25,8 @@ from benchmarks.serving.report import problems, rows_of, summary, table
 from benchmarks.serving.run import Bench, Results
 from benchmarks.serving.target import HttpTarget, Kit, Target, Variant
 from benchmarks.serving.workload import Point, Sizes
+
+pytestmark = pytest.mark.model  # starts real processes
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,8 @@ class Ready:
 def test_a_small_run_measures_every_point_and_names_who_is_missing(
     target: HttpTarget, model: Path, tmp_path: Path
 ) -> None:
-    plan = replace(QUICK, sizes=Sizes(requests=6, prompt_tokens=8, new_tokens=4, longest=20), rounds=2).only(
-        [point.name for point in (MIXED, BASE_ONLY, ONE, DRAWN)]
-    )
+    sizes = Sizes(requests=6, prompt_tokens=8, new_tokens=4, longest=20)
+    plan = replace(QUICK, sizes=sizes, once=(ONE, DRAWN), peer_points=(MIXED, BASE_ONLY, DRAWN), rounds=2)
     kit = Kit(model=model, base_id="fake", adapters={}, folder=tmp_path, threads=1)
     bench = Bench(kit, plan, seed="s", tell=lambda line: None)
     results = bench.run([Ready("selfspec", target), Ready("vLLM", target), Ready("llama.cpp", None)])
