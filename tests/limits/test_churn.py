@@ -18,6 +18,8 @@ from app.core.records import Completion, GenerationRequest
 from app.engine.engine import TorchEngine
 from tests.limits.house import SECONDS, count_objects, leftovers, let_go
 
+pytestmark = pytest.mark.model  # seconds each, with the real engine
+
 Start = Callable[..., TorchEngine]
 
 NUM_SLOTS, NUM_IN_MEMORY, IN_FLIGHT = 4, 8, 24

@@ -16,6 +16,8 @@ from app.engine.engine import TorchEngine
 from tests.engine.tiny import logits_of, with_peft
 from tests.limits.house import CONTEXT, SECONDS, leftovers, let_go
 
+pytestmark = pytest.mark.model  # seconds each, with the real engine
+
 Start = Callable[..., TorchEngine]
 NEW = 8
 

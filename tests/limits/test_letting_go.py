@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from app.core.records import GenerationRequest
 from app.engine.engine import TorchEngine
 from tests.limits.house import SECONDS, leftovers, let_go
+
+pytestmark = pytest.mark.model  # with the real engine
 
 QUESTION = GenerationRequest("the firm", adapter="a1", max_new_tokens=3, ignore_end=True)
 

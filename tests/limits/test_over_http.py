@@ -25,6 +25,8 @@ from tests.engine.tiny import make_model, write_adapter
 from tests.limits.house import SECONDS, leftovers, let_go, open_engine
 from tests.storage.samples import ATTACHMENT, DOMAIN, store_job, with_sample
 
+pytestmark = pytest.mark.model  # seconds each, with the real engine
+
 NUM_CLIENTS, NUM_SWITCHES = 4, 12
 QUESTION: dict[str, Any] = {"instruction": "Good or bad?", "max_new_tokens": 12, "ignore_eos": True}
 MIDDLING, LONG = 300, 900  # tokens of an answer that is still being written when something happens to it

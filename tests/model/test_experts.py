@@ -90,7 +90,8 @@ def test_two_experts_and_the_base_side_by_side(engine: TorchEngine, adapters: di
     ]
     num_batches = engine.stats()["batches"]
     together = engine.generate(requests)
-    assert engine.stats()["batches"] == num_batches + 1
+    num_steps = engine.stats()["batches"] - num_batches
+    assert num_steps < sum(answer.completion_tokens for answer in together) / 2, "they should share their steps"
     for request, answer in zip(requests, together, strict=True):
         assert answer.adapter == request.adapter
         assert engine.generate([request])[0].text == answer.text
