@@ -6,7 +6,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future, InvalidStateError, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +71,11 @@ class _Ticket:
     future: Future[Completion]
     submitted_at: float
 
+    def fail(self, error: BaseException) -> None:
+        """Tell the caller why there is no answer; nothing if it has left."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
 
 class TorchEngine:
     """Loads in the background; requests wait until the base is there."""
@@ -112,8 +118,7 @@ class TorchEngine:
         try:
             self._loop.call_soon(lambda: None) if is_early else self._enter(ticket)
         except Exception as error:
-            if not ticket.future.done():
-                ticket.future.set_exception(error)
+            ticket.fail(error)
         return ticket.future
 
     def generate(
@@ -137,11 +142,11 @@ class TorchEngine:
 
     def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
         self.wait_ready()
-        if pin:
-            self._pin(adapter)
         if adapter not in self._proofs:
             self._keep(adapter)
         self._host.load(adapter, lambda: self._read(adapter, folder))
+        if pin:
+            self._pin(adapter)
         if (proof := self._proofs.get(adapter)) is None:
             proof = self._proofs[adapter] = self._prove(adapter)
         self._table.use(adapter)
@@ -240,7 +245,7 @@ class TorchEngine:
             try:
                 self._enter(ticket)
             except Exception as error:
-                ticket.future.set_exception(error)
+                ticket.fail(error)
 
     def _slots_that_fit(self, base: LoadedBase, dtype: torch.dtype) -> int:
         """As many as are wanted, or as SELFSPEC_ADAPTER_DEVICE_BYTES has room for; SetupError if that is none."""
@@ -263,7 +268,7 @@ class TorchEngine:
         with self._lock:
             early, self._early = self._early, []
         for ticket in early:
-            ticket.future.set_exception(error)
+            ticket.fail(error)
         if self._batcher is not None:
             self._batcher.fail_running(error)
             if isinstance(error, NotReady):

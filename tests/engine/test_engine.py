@@ -288,6 +288,31 @@ def test_a_folder_that_is_no_base_is_told_to_everyone(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_a_bad_request_whose_caller_left_early_does_not_stop_the_base_from_loading(base_folder: Path) -> None:
+    """A bug: telling it why it was refused raised on the thread that was loading the base."""
+    may_fetch = threading.Event()
+
+    def fetch() -> Path:
+        assert may_fetch.wait(SECONDS)
+        return base_folder
+
+    engine = TorchEngine(OPTIONS, fetch, EngineSizes(num_slots=1, max_rank=1, max_batch=1))
+    engine.submit(ask("half \ud83d a character")).cancel()
+    later = engine.submit(ask())
+    may_fetch.set()
+    assert later.result(SECONDS).text
+    engine.close()
+
+
+def test_an_adapter_that_is_refused_leaves_no_pin(base_folder: Path, adapter: Callable[..., Path]) -> None:
+    """A bug: it counted as pinned for ever, and the next one found all slots pinned."""
+    engine = start(base_folder, num_slots=1)
+    with pytest.raises(AdapterRefused):
+        engine.attach("high", adapter("high", r=MAX_RANK + 1), pin=True)
+    assert engine.attach("sound", adapter("sound"), pin=True).slot == 1
+    engine.close()
+
+
 def test_nothing_is_known_before_the_base_is_there(base_folder: Path) -> None:
     may_fetch = threading.Event()
 
