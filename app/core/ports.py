@@ -5,19 +5,25 @@ A stage or a service takes the narrowest port it can use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol
 
 from app.core.recipe import Recipe
 from app.core.records import (
+    PLAIN,
     Attachment,
     BaseInfo,
     Completion,
     EngineState,
     GenerationRequest,
+    MixtureCompletion,
+    MixtureRequest,
     Piece,
+    Score,
+    ScoreRequest,
+    TrainingPlan,
     TrainingReport,
     TrainingRow,
     TrainingStep,
@@ -77,21 +83,42 @@ class AdapterHost(Protocol):
         """What is attached now."""
 
 
+class TextScorer(Protocol):
+    """Says how likely texts are."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score a request, in order. Raises as ``TextGenerator.submit`` does."""
+
+
+class MixtureDecoder(Protocol):
+    """Answers from several prompts at once."""
+
+    def generate_mixture(self, requests: Sequence[MixtureRequest]) -> list[MixtureCompletion]:
+        """One answer a request, in order. Raises as ``TextGenerator.submit`` does."""
+
+
 class AdapterTrainer(Protocol):
     """Learns one adapter (QLoRA) from rows and writes it as a PEFT folder."""
 
     def train(
         self,
-        rows: Sequence[TrainingRow],
+        rows: Iterable[TrainingRow],
         *,
         recipe: Recipe,
         folder: Path,
         on_step: Callable[[TrainingStep], None],
+        plan: TrainingPlan = PLAIN,
+        checkpoints: Path | None = None,
     ) -> TrainingReport:
-        """Write adapter_config.json and adapter_model.safetensors into ``folder``; repeatable for one recipe seed."""
+        """Write adapter_config.json and adapter_model.safetensors into ``folder``; repeatable for one recipe seed.
+
+        ``checkpoints``: a folder that outlives a kill. Every ``recipe.checkpoint_steps`` steps the whole state is
+        written there, and a training that finds one goes on from it, exactly: same losses, same weights. Steps that a
+        checkpoint holds are told to ``on_step`` again, from what it recorded.
+        """
 
 
-class Engine(TextGenerator, AdapterHost, AdapterTrainer, Tokens, Protocol):
+class Engine(TextGenerator, TextScorer, MixtureDecoder, AdapterHost, AdapterTrainer, Tokens, Protocol):
     """The whole engine: one base, one owner thread."""
 
     @property

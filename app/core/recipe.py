@@ -6,10 +6,12 @@ on two CPU cores. A request names a preset and overrides single knobs; unknown k
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.core.errors import InvalidInput, Problem
 
@@ -47,11 +49,67 @@ class Recipe(BaseModel):
         description="Shortest instruction of a list and text of an anchored prompt, words; less if its seeds are.",
     )
     max_words: int = Field(150, ge=10, description="Longest instruction or input, words.")
+    language: str = Field(
+        "English", min_length=2, max_length=40, description="What the new tasks are written in; other text is refused."
+    )
+    blocked_words: tuple[str, ...] = Field(
+        (),
+        description="Words, or several in a row, that no new task may hold. None by default: map, graph and file "
+        "are fine words in medicine and finance.",
+    )
+    label_first: bool = Field(
+        False,
+        description="Anchored prompts of tasks whose answers are a few labels: choose the label, then have the input "
+        "written for it.",
+    )
+    min_yield: float = Field(
+        0.05, ge=0, le=1, description="Accepted items per written item below which generation fails early; 0: never."
+    )
+    yield_window: int = Field(64, ge=1, description="Prompts before min_yield is looked at.")
 
     # Responses (App. C: no demonstrations)
     response_shots: int = Field(0, ge=0, le=10, description="Same-task seeds shown when answering; 0 is the paper's.")
     response_temperature: float = Field(0.0, ge=0, le=2)
     response_max_new_tokens: int = Field(256, ge=1, le=8192)
+    responder: Literal["generator", "seeds_expert"] = Field(
+        "generator",
+        description="Who answers the new tasks. generator: the base (from iteration 2 on the previous expert), as in "
+        "the paper. seeds_expert: an adapter that first learns from the seeds alone.",
+    )
+    response_samples: int = Field(
+        1, ge=1, le=64, description="Answers drawn for each new task; of several, the one most like the others is kept."
+    )
+    response_sample_temperature: float = Field(
+        0.7, gt=0, le=2, description="Temperature of the answers drawn besides the first."
+    )
+    min_agreement: float = Field(
+        0.0, ge=0, le=1, description="Drop a row whose kept answer is less like the other samples than this, token F1."
+    )
+    validity: Literal["off", "strict"] = Field(
+        "off",
+        description="strict: what an answer extracts, its numbers and its labels must be in its input or in the "
+        "seeds, as far as the seeds themselves keep to that.",
+    )
+
+    # Retrieval for responses (App. D, Table 2)
+    retrieval: Literal["none", "sequence", "token"] = Field(
+        "none",
+        description="Passages of `corpus` beside each new task, marginalized. sequence: an answer a passage, the one "
+        "likeliest under all of them. token: every token from the mixture of all.",
+    )
+    corpus: str | None = Field(None, description="Id of the corpus that passages come from (POST /corpora).")
+    retrieval_top_k: int = Field(5, ge=1, le=50, description="Passages a task. 5 is the paper's; 1 harms (Table 2).")
+    retrieval_temperature: float = Field(
+        1.0, gt=0, le=100, description="Of p(passage): softmax of the z-scored BM25 scores over this."
+    )
+
+    # Contamination
+    contamination_ngram: int = Field(
+        13, ge=3, le=100, description="Drop a generated row that shares so many words in a row with an evaluation item."
+    )
+    contamination_threshold: float = Field(
+        0.7, gt=0, le=1, description="Drop a generated row whose ROUGE-L F with an evaluation item is above this."
+    )
 
     # Training (App. A, C)
     lora_rank: int = Field(8, ge=1, le=256)
@@ -65,17 +123,56 @@ class Recipe(BaseModel):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     max_length: int = Field(1024, ge=32, le=131_072, description="Tokens a row; longer rows are dropped and counted.")
     max_grad_norm: float = Field(1.0, gt=0)
+    seed_share: float | None = Field(
+        None, ge=0, le=1, description="Share of each batch that is seeds, repeated as needed; null: as shuffled."
+    )
+    checkpoint_steps: int = Field(50, ge=1, description="Steps between two checkpoints; a killed job loses no more.")
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compute activations twice instead of keeping them. auto: where memory would not do."
+    )
+
+    # The loop (App. D, Table 3; Fig. 5)
+    iterations: int = Field(
+        1, ge=1, le=10, description="Rounds; from the second on the previous expert writes instructions and responses."
+    )
+    iteration_mode: Literal["fresh", "continue"] = Field(
+        "fresh", description="fresh: each round learns a new LoRA on the base. continue: the previous one goes on."
+    )
+    sizes: tuple[int, ...] = Field(
+        (),
+        description="Numbers of generated examples to train one adapter each with, from one pool (Fig. 5): 0 is the "
+        "seeds alone. The largest takes num_examples' place.",
+    )
+    controls: tuple[Literal["epochs", "steps"], ...] = Field(
+        ("epochs", "steps"),
+        description="Adapters learned from the seeds alone, for the report: by as many epochs, by as many steps.",
+    )
 
     # Evaluation
     holdout_fraction: float = Field(
         0.2,
         gt=0,
         lt=1,
-        description="Share of each task's seeds held out and never trained on when no evaluation is given.",
+        description="Share of each task's seeds held out and never trained on when no evaluation is given, or when "
+        "the job has several adapters to choose from.",
     )
-    evaluation_max_new_tokens: int = Field(128, ge=1, le=8192, description="The same for base and expert.")
-    promotion: Literal["unless_worse", "always"] = Field(
-        "unless_worse", description="unless_worse: the gate keeps out an adapter whose interval lies below the base."
+    evaluation_max_new_tokens: int = Field(128, ge=1, le=8192, description="The same for every line.")
+    evaluation_shots: tuple[int, ...] = Field(
+        (0, 1, 5), description="Numbers of demonstrations (seeds of the item's task) to evaluate with; 0 leads."
+    )
+    off_domain_items: int = Field(
+        20, ge=0, description="Items of each other domain's evaluation set to ask, so that forgetting shows; 0: none."
+    )
+    promotion: Literal["unless_worse", "if_better", "manual", "always"] = Field(
+        "unless_worse",
+        description="unless_worse: serve it unless it is surely worse. if_better: only if it is surely better. manual: "
+        "never by itself. always: whatever the figures say.",
+    )
+    max_task_drop: float = Field(
+        20.0, gt=0, le=100, description="Reject an adapter that loses surely more than this on any task, points of F1."
+    )
+    min_evaluation_items: int = Field(
+        20, ge=1, description="Evaluation items below which the evidence counts as too small to decide by."
     )
     evaluation_stop: tuple[str, ...] = Field(
         ("\n\n", "###"), description="Texts that end an answer besides end-of-sequence; the same for base and expert."
@@ -83,9 +180,37 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:
-        if self.prompt_style == "list" and self.seeds_per_prompt >= self.tasks_per_prompt:
-            raise ValueError("tasks_per_prompt must exceed seeds_per_prompt: the seeds are the list's first items")
+        for field, reason in self._contradictions():
+            raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reason})
         return self
+
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
+        """Knobs that exclude each other: the field to change, and why."""
+        if self.prompt_style == "list" and self.seeds_per_prompt >= self.tasks_per_prompt:
+            yield "tasks_per_prompt", "must exceed seeds_per_prompt: the seeds are the list's first items"
+        if self.retrieval != "none" and self.corpus is None:
+            yield "corpus", "is missing: retrieval needs one (POST /corpora)"
+        if self.retrieval == "none" and self.corpus is not None:
+            yield "retrieval", "is none, so corpus would not be used: set sequence or token, or leave corpus out"
+        if self.sizes and self.iterations > 1:
+            yield "sizes", "works with one iteration only: choose sizes or iterations"
+        if len(set(self.sizes)) < len(self.sizes) or any(size < 0 for size in self.sizes):
+            yield "sizes", "must be different numbers, none below 0"
+        if not self.evaluation_shots or 0 not in self.evaluation_shots or min(self.evaluation_shots) < 0:
+            yield "evaluation_shots", "must hold 0, and no number below it: the gate decides by it"
+        if len(set(self.evaluation_shots)) < len(self.evaluation_shots) or max(self.evaluation_shots) > 20:
+            yield "evaluation_shots", "must be different numbers up to 20"
+        if self.min_agreement and self.response_samples == 1:
+            yield "min_agreement", "needs response_samples of 2 or more"
+        if self.retrieval != "none" and self.response_samples > 1:
+            yield "response_samples", "must be 1 with retrieval: the passages' answers are the samples"
+        if self.label_first and self.prompt_style != "anchored":
+            yield "label_first", "needs prompt_style anchored"
+
+    @property
+    def pool_size(self) -> int:
+        """How many generated examples are to be accepted."""
+        return max(self.sizes, default=self.num_examples)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -104,6 +229,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
         "max_length": 512,
         "evaluation_max_new_tokens": 64,
+        "evaluation_shots": (0,),
     },
 }
 
@@ -126,4 +252,6 @@ def _problem(fault: Any) -> Problem:
         near = get_close_matches(str(fault["loc"][-1]), Recipe.model_fields, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(Recipe.model_fields)}"
         return Problem(field, f"unknown recipe key; {remedy}")
+    if fault["type"] == "contradiction":
+        return Problem(f"recipe.{fault['ctx']['field']}", fault["ctx"]["reason"])
     return Problem(field, fault["msg"])

@@ -25,6 +25,8 @@ class Seed:
     instruction: str
     input: str
     output: str
+    references: tuple[str, ...] = ()  # further right answers, for judging; not part of the identity
+    domain: str = ""  # of several domains in one expert, the one it is from; "": the job's own. Not part of it either
 
     @property
     def id(self) -> str:
@@ -41,6 +43,29 @@ class Reply:
     text: str
     finish_reason: str
     num_tokens: int
+    prompt: str = ""
+    generator: str = "base"  # or an adapter id
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One filter's verdict on something the model wrote. ``value`` is what was measured, if it is a number."""
+
+    name: str
+    is_passed: bool
+    value: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text of a corpus as the retriever found it. ``score`` is BM25's; ``weight`` p(passage | question)."""
+
+    id: str
+    title: str
+    text: str
+    score: float = 0.0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +78,10 @@ class Candidate:
     reply: int  # Reply.index
     item: int  # position within the reply, from 0
     seed_ids: tuple[str, ...]
+    output: str | None = None  # the label that the input was written for; None: still to be answered
+    domain: str = ""  # see Seed.domain
+    generator: str = "base"
+    checks: tuple[Check, ...] = ()
 
     @property
     def id(self) -> str:
@@ -67,11 +96,19 @@ class Answer:
     finish_reason: str
     num_tokens: int
     generator: str
+    prompt: str = ""
+    samples: tuple[str, ...] = ()  # other answers to the same prompt, where several were drawn
+    confidence: float | None = None  # how far the samples agree, 0 to 1
+    passages: tuple[Passage, ...] = ()  # what was retrieved for it, with the weights, the texts left out
 
     @classmethod
-    def of(cls, completion: Completion) -> Answer:
+    def of(cls, completion: Completion, *, prompt: str = "") -> Answer:
         return cls(
-            completion.text, completion.finish_reason, completion.completion_tokens, completion.adapter or "base"
+            completion.text,
+            completion.finish_reason,
+            completion.completion_tokens,
+            completion.adapter or "base",
+            prompt,
         )
 
 
@@ -83,6 +120,7 @@ class Rejection:
     reply: int
     item: int
     text: str
+    detail: str = ""  # what the filter measured or met
 
 
 class Origin(StrEnum):
@@ -106,6 +144,11 @@ class Example:
     generator: str  # "user", "base" or an adapter id: who wrote it
     reply: int | None = None
     item: int | None = None
+    domain: str = ""  # see Seed.domain
+    weight: float = 1.0  # of its loss
+    checks: tuple[Check, ...] = ()  # every filter's verdict
+    passages: tuple[Passage, ...] = ()  # what was retrieved for its response
+    stage: str = ""  # the stage whose reply and answer it is: "responses", "responses-2"…
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +157,20 @@ class TrainingRow:
 
     prompt: str
     target: str
+    weight: float = 1.0  # factor of the row's loss
+    is_seed: bool = True  # a user's row, as against a generated one
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """How one training differs from the recipe's plain one."""
+
+    max_steps: int | None = None  # exactly so many optimizer steps, the rows gone through again and again; None: epochs
+    start: str | None = None  # folder of an adapter whose weights training begins with; None: a new one
+    seed_share: float | None = None  # share of each batch that is seeds; None: as the shuffled rows come
+
+
+PLAIN = TrainingPlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +192,53 @@ class GenerationRequest:
     schema: str | None = None  # a JSON schema, as JSON text, that the answer satisfies
     ignore_end: bool = False  # write on past the end of sequence (for measurements)
     timeout_seconds: float | None = None  # from submission; what is written by then is the answer
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """How likely is ``continuation`` after ``prompt``? Computed by the bare base or one attached adapter."""
+
+    prompt: str
+    continuation: str
+    adapter: str | None = None
+    with_end: bool = False  # count the end of sequence after it too
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """``log_probability``: of the whole continuation, natural log, before temperature; over ``num_tokens`` tokens."""
+
+    log_probability: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureRequest:
+    """One answer drawn greedily from several prompts at once (paper App. D; retrieval-augmented generation).
+
+    ``weights`` are p(z | x) of each prompt's passage and sum to 1. The next token is the argmax of
+    Σ_z w_z p(t | prompt_z, answer so far). ``mode`` "sequence": w_z is updated by Bayes' rule with every token, which
+    makes it exact for the mixture of whole sequences; "token": w_z stays as it is.
+    """
+
+    prompts: tuple[str, ...]
+    weights: tuple[float, ...]
+    mode: str = "sequence"
+    adapter: str | None = None
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureCompletion:
+    """The answer; ``log_probability`` of it under the mixture; ``weights`` after the last token."""
+
+    text: str
+    finish_reason: str  # "stop" or "length"
+    completion_tokens: int
+    adapter: str | None
+    log_probability: float
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +346,8 @@ class TrainingStep:
     loss: float  # mean negative log-likelihood a target token, nats
     learning_rate: float
     tokens: int  # tokens read so far, prompts included
-    seconds: float  # since training began
+    seconds: float  # since training began, interruptions left out
+    memory_bytes: int = 0  # most that was in use so far: of the device on CUDA, else of the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,19 +363,32 @@ class TrainingReport:
     last_loss: float
     num_parameters: int
     num_modules: int
+    peak_bytes: int = 0  # see TrainingStep.memory_bytes
+
+
+class Line(StrEnum):
+    """Who answered in an evaluation. All get the same items, limits and stop texts."""
+
+    BASE = "base"  # the bare base, asked without the expert's template
+    BASE_TEMPLATE = "base_template"  # the bare base, asked through it: what "the base" means where only one is named
+    SEEDS_SAME_EPOCHS = "seeds_same_epochs"  # learned from the seeds alone, by the same recipe
+    SEEDS_SAME_STEPS = "seeds_same_steps"  # the same, for as many optimizer steps as the expert
+    SUPERVISED = "supervised"  # learned from the user's own labelled rows
+    CHAMPION = "champion"  # what the domain serves now
+    EXPERT = "expert"
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One evaluation item with both answers and their scores (0 to 100) by metric."""
+    """One answer to one evaluation item and its scores, 0 to 100, by metric. ``line``: a Line or a candidate's name."""
 
     id: str
     task: str
-    output: str
-    base_text: str
-    expert_text: str
-    base: dict[str, float]
-    expert: dict[str, float]
+    line: str
+    shots: int
+    text: str
+    finish_reason: str
+    scores: dict[str, float]
 
 
 MEAN = "mean"  # the task name of a comparison over all tasks
@@ -278,12 +396,15 @@ MEAN = "mean"  # the task name of a comparison over all tasks
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Base and expert on one task (or ``MEAN``, over tasks), 0 to 100; low and high bound the difference (95 %)."""
+    """The expert and another line on one task (or ``MEAN``, over tasks), 0 to 100; low and high bound the difference
+    (95 %)."""
 
     task: str
     metric: str
     n: int
-    base: float
+    against: str  # a Line, or the name of another candidate of the job
+    shots: int  # demonstrations that both were shown
+    score: float  # of ``against``
     expert: float
     difference: float
     low: float

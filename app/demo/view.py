@@ -123,7 +123,7 @@ def metrics_table(metrics: Sequence[Metric], *, title: str) -> Table:
         is_mean = metric.task == "mean"
         if is_mean:
             table.add_section()
-        scores = [f"{metric.base:.1f}", f"{metric.expert:.1f}", f"{metric.difference:+.1f}"]
+        scores = [f"{metric.score:.1f}", f"{metric.expert:.1f}", f"{metric.difference:+.1f}"]
         interval = f"{metric.low:+.1f} … {metric.high:+.1f}"
         table.add_row(metric.task, str(metric.n), *scores, interval, style="bold" if is_mean else None)
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,12 +17,14 @@ from app.core.errors import AdapterRefused, InvalidInput, NotFound, NotReady, Ov
 from app.core.recipe import Recipe
 from app.core.records import (
     COUNTERS,
+    PLAIN,
     Attachment,
     BaseInfo,
     Completion,
     EngineState,
     GenerationRequest,
     Piece,
+    TrainingPlan,
     TrainingReport,
     TrainingRow,
     TrainingStep,
@@ -164,15 +166,19 @@ class TorchEngine:
 
     def train(
         self,
-        rows: Sequence[TrainingRow],
+        rows: Iterable[TrainingRow],
         *,
         recipe: Recipe,
         folder: Path,
         on_step: Callable[[TrainingStep], None],
+        plan: TrainingPlan = PLAIN,
+        checkpoints: Path | None = None,
     ) -> TrainingReport:
         self.wait_ready()
         with self._loop.paused(), self._bank.removed():
-            return train_adapter(self._base, rows, recipe=recipe, folder=folder, on_step=on_step)
+            return train_adapter(
+                self._base, rows, recipe=recipe, folder=folder, on_step=on_step, plan=plan, checkpoints=checkpoints
+            )
 
     def stats(self) -> Mapping[str, int | float]:
         batcher = self._batcher

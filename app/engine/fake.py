@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from app.core.errors import AdapterRefused, DeadlineExceeded, InvalidInput, NotF
 from app.core.recipe import Recipe
 from app.core.records import (
     COUNTERS,
+    PLAIN,
     Attachment,
     BaseInfo,
     Completion,
@@ -32,6 +33,7 @@ from app.core.records import (
     ExpertLoad,
     GenerationRequest,
     Piece,
+    TrainingPlan,
     TrainingReport,
     TrainingRow,
     TrainingStep,
@@ -184,20 +186,24 @@ class FakeEngine:
 
     def train(
         self,
-        rows: Sequence[TrainingRow],
+        rows: Iterable[TrainingRow],
         *,
         recipe: Recipe,
         folder: Path,
         on_step: Callable[[TrainingStep], None],
+        plan: TrainingPlan = PLAIN,
+        checkpoints: Path | None = None,
     ) -> TrainingReport:
-        num_steps = max(1, recipe.epochs * -(-len(rows) // recipe.batch_size))
+        rows = list(rows)
+        num_steps = plan.max_steps or max(1, recipe.epochs * -(-len(rows) // recipe.batch_size))
         tokens = sum(self.count(row.prompt) + self.count(row.target) for row in rows) * recipe.epochs
         for step in range(1, num_steps + 1):
             share = step / num_steps
             on_step(
                 TrainingStep(step, num_steps, recipe.epochs * share, 2.0 - share, recipe.learning_rate, tokens, 0.0)
             )
-        seed = hashlib.sha256(repr((recipe.seed, [(row.prompt, row.target) for row in rows])).encode()).digest()
+        learned = (recipe.seed, plan, [(row.prompt, row.target, row.weight) for row in rows])
+        seed = hashlib.sha256(repr(learned).encode()).digest()
         write_fake_adapter(folder, base_name=self._base.name, rank=recipe.lora_rank, weights=seed)
         return TrainingReport(num_steps, len(rows), 0, tokens, 0.0, 2.0, 1.0, num_parameters=64, num_modules=1)
 

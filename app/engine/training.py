@@ -10,7 +10,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from app.core.errors import Fault, StageFailed
 from app.core.recipe import Recipe
-from app.core.records import TrainingReport, TrainingRow, TrainingStep
+from app.core.records import PLAIN, TrainingPlan, TrainingReport, TrainingRow, TrainingStep
 from app.engine.adapter_files import ORIGIN_FILE
 from app.engine.base import LoadedBase
 
@@ -45,11 +45,13 @@ class TokenRow:
 
 def train_adapter(
     base: LoadedBase,
-    rows: Sequence[TrainingRow],
+    rows: Iterable[TrainingRow],
     *,
     recipe: Recipe,
     folder: Path,
     on_step: Callable[[TrainingStep], None],
+    plan: TrainingPlan = PLAIN,
+    checkpoints: Path | None = None,
 ) -> TrainingReport:
     """Train on ``rows`` and write a PEFT folder; the base comes back as it was."""
     encoded = [encode_row(base, row) for row in rows]
@@ -68,7 +70,8 @@ def train_adapter(
     with _attention_for(base, longest):
         model = get_peft_model(base.model, config, autocast_adapter_dtype=False)
         try:
-            report = _loop(base, model, fitting, recipe=recipe, on_step=on_step, num_dropped=len(rows) - len(fitting))
+            num_dropped = len(encoded) - len(fitting)
+            report = _loop(base, model, fitting, recipe=recipe, on_step=on_step, num_dropped=num_dropped)
             _save(base, model, folder)
         finally:
             model.unload()

@@ -46,6 +46,8 @@ class Adapter(Base):
     probe_distance: Mapped[float]  # nats; see records.Attachment
     template: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
+    decision: Mapped[str | None] = mapped_column(default=None)  # the gate's: promote, hold or reject
+    reason: Mapped[str | None] = mapped_column(Text, default=None)
 
     @property
     def name(self) -> str:
@@ -54,7 +56,7 @@ class Adapter(Base):
 
 
 class Metric(Base):
-    """One figure of an evaluation: base and expert on the same items, and the difference with its 95 % interval."""
+    """One figure of an evaluation: expert and another line on the same items, and the difference (95 % interval)."""
 
     __tablename__ = "metrics"
 
@@ -64,7 +66,9 @@ class Metric(Base):
     task: Mapped[str]  # a task's name, or "mean"
     metric: Mapped[str]  # "f1", "f1_box" or "rougeL"
     n: Mapped[int]
-    base: Mapped[float]
+    against: Mapped[str]  # see records.Line
+    shots: Mapped[int]
+    score: Mapped[float]  # of the line it is compared with
     expert: Mapped[float]
     difference: Mapped[float]
     low: Mapped[float]

@@ -49,6 +49,7 @@ class SetRole(StrEnum):
 
     SEEDS = "seeds"
     EVALUATION = "evaluation"
+    LABELLED = "labelled"  # to compare with: what supervision reaches
 
 
 def _text_enum(kind: type[StrEnum]) -> Enum:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.adapters import Adapter
@@ -39,3 +39,31 @@ class SeedSet(Base):
     num_rows: Mapped[int]
     artifact_digest: Mapped[str]
     created_at: Mapped[datetime]
+
+
+class Promotion(Base):
+    """A change of what a domain serves; the newest row of a domain is how it stands."""
+
+    __tablename__ = "promotions"
+    __table_args__ = (Index(None, "domain", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    domain: Mapped[str] = mapped_column(ForeignKey("domains.name"))
+    adapter_id: Mapped[str | None] = mapped_column(ForeignKey("adapters.id"))  # None: it serves nothing any more
+    created_at: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(Text)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), default=None)  # None: somebody asked for it
+
+
+class Corpus(Base):
+    """Passages to retrieve from; the texts are an artifact."""
+
+    __tablename__ = "corpora"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+    artifact_digest: Mapped[str]
+    num_passages: Mapped[int]
+    num_duplicates: Mapped[int]  # left out
+    num_bytes: Mapped[int] = mapped_column(BigInteger)

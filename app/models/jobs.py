@@ -27,6 +27,7 @@ class Job(Base):
     request_digest: Mapped[str]
     created_at: Mapped[datetime]
     evaluation_set_id: Mapped[str | None] = mapped_column(ForeignKey("seed_sets.id"), default=None)
+    labelled_set_id: Mapped[str | None] = mapped_column(ForeignKey("seed_sets.id"), default=None)
     idempotency_key: Mapped[str | None] = mapped_column(unique=True, default=None)
     status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     stage: Mapped[str | None] = mapped_column(default=None)
@@ -44,6 +45,15 @@ class Job(Base):
     adapter_id: Mapped[str | None] = mapped_column(ForeignKey("adapters.id", use_alter=True), default=None)
     started_at: Mapped[datetime | None] = mapped_column(default=None)
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class SeedUse(Base):
+    """A job that a seed was sent to; what it made of it is found in the job's dataset."""
+
+    __tablename__ = "seed_uses"
+
+    seed_id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
 
 
 class StageRun(Base):

@@ -43,7 +43,7 @@ class Acceptance:
 
     @property
     def is_full(self) -> bool:
-        return len(self.accepted) >= self._recipe.num_examples
+        return len(self.accepted) >= self._recipe.pool_size
 
     def read(self, reply: Reply) -> None:
         """Take what a reply holds; nothing more once there is enough."""
@@ -91,7 +91,15 @@ def _written(item: Item, reply: Reply) -> tuple[str, ...]:
 
 
 def _candidate(item: Item, reply: Reply) -> Candidate:
-    return Candidate(item.instruction, item.input, reply.task, reply.index, item.position, reply.seed_ids)
+    return Candidate(
+        item.instruction,
+        item.input,
+        reply.task,
+        reply.index,
+        item.position,
+        reply.seed_ids,
+        generator=reply.generator,
+    )
 
 
 def _both(instruction: str, input: str) -> str:

@@ -5,15 +5,66 @@ Row files grow in whole units (waves), so that a killed stage goes on from the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from app.core.ports import Engine
 from app.core.recipe import Recipe
+from app.core.records import Passage, Rejection, Seed
 from app.pipeline.holdout import Split
+from app.pipeline.template import Template
 
 ROWS = "rows.jsonl"  # the file of a stage's product
+WAVE = 32  # prompts sent together; fixed, because what shares a batch may change the last bits of a logit
+
+
+def always(bench: Bench) -> bool:
+    """Of a stage that every job of its walk needs."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a job.
+
+    ``name``: unique in the job; ``kind``: of its artifact; ``reads``: names of the stages whose products it reads.
+    ``writer``: the stage whose adapter writes in this one; None: the bare base does.
+    """
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    work: Callable[[Bench], None]
+    iteration: int = 1
+    writer: str | None = None
+    is_needed: Callable[[Bench], bool] = always
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterPlace:
+    """An adapter that lies on disk."""
+
+    id: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """What the domain serves while the job runs, with its own template."""
+
+    place: AdapterPlace
+    name: str  # finance@v3
+    template: Template
+
+
+class Retriever(Protocol):
+    """Finds passages of the recipe's corpus."""
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """The ``k`` best by BM25, the best first, with their scores; ties in the corpus's order."""
 
 
 class Bench(Protocol):
@@ -35,16 +86,45 @@ class Bench(Protocol):
     def engine(self) -> Engine: ...
 
     @property
+    def stage(self) -> Stage: ...
+
+    @property
     def folder(self) -> Path:
         """Where this stage's files grow."""
 
-    def product(self, stage: str, file: str = ROWS) -> list[dict[str, Any]]:
-        """Rows an earlier stage made."""
+    @property
+    def checkpoints(self) -> Path:
+        """A folder that outlives a kill and is no part of the product."""
 
-    def adapter(self) -> tuple[str, Path]:
-        """Id and folder of the adapter that the ``adapter`` stage made."""
+    @property
+    def retriever(self) -> Retriever | None:
+        """Over the recipe's corpus, if it names one."""
 
-    def kept(self, file: str, *, unit: int) -> list[dict[str, Any]]:
+    @property
+    def champion(self) -> Champion | None:
+        """What the domain serves now."""
+
+    @property
+    def off_domain(self) -> Mapping[str, Sequence[Seed]]:
+        """Evaluation items of the other domains, by domain: some of each, always the same."""
+
+    @property
+    def supervised(self) -> Sequence[Seed]:
+        """The user's own labelled rows, to compare with; may be empty."""
+
+    def product(self, kind: str, file: str = ROWS) -> Iterator[dict[str, Any]]:
+        """Rows of the stage named ``kind``, or else of that kind, among those that this one reads."""
+
+    def adapters(self) -> dict[str, AdapterPlace]:
+        """The adapters that this stage reads, by the names of their stages."""
+
+    def expert(self) -> AdapterPlace:
+        """Of those, the one the job is about: what the ``choice`` stage chose, or the only one there is to choose."""
+
+    def writer(self) -> AdapterPlace | None:
+        """The adapter that writes in this stage, attached; None: the bare base."""
+
+    def kept(self, file: str, *, unit: int) -> Iterator[dict[str, Any]]:
         """Rows that a killed attempt left in ``file``, cut to whole units."""
 
     def append(self, file: str, rows: Iterable[object]) -> None:
@@ -53,8 +133,19 @@ class Bench(Protocol):
     def write(self, file: str, rows: Iterable[object]) -> None:
         """Make ``file`` of these rows."""
 
-    def progress(self, done: int, total: int) -> None:
-        """Tell how far this stage is; cheap to call often."""
+    def progress(self, done: int, total: int, *, detail: Mapping[str, Any] | None = None) -> None:
+        """Tell how far this stage is, and what it has to tell beside (kept until told anew); cheap to call often."""
 
     def tell(self, type: str, message: str, *, data: Mapping[str, Any], is_warning: bool = False) -> None:
         """Leave an event."""
+
+
+def fits_base(bench: Bench, max_new_tokens: int) -> Callable[[str], bool]:
+    """Whether the base can read a prompt and still write so many tokens."""
+    room = bench.engine.wait_ready().context_tokens - max_new_tokens
+    return lambda prompt: bench.engine.count(prompt) <= room
+
+
+def count_reasons(rejected: Iterable[Rejection]) -> dict[str, int]:
+    """How often each reason was given, the most frequent first."""
+    return dict(Counter(rejection.reason for rejection in rejected).most_common())

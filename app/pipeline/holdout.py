@@ -14,27 +14,36 @@ Question = tuple[str, str]  # instruction and input
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """``training`` is shown and learned, ``evaluation`` is neither."""
+    """``training`` is shown and learned, the rest is neither.
+
+    What chooses (between iterations, sizes) looks at ``holdout``; what is reported is measured on ``evaluation``.
+    """
 
     training: tuple[Seed, ...]
     evaluation: tuple[Seed, ...]
-    is_holdout: bool  # evaluation was cut from the seeds
+    is_holdout: bool  # no evaluation set was given: both are the same held-out seeds
+    holdout: tuple[Seed, ...] = ()
 
 
-def split_seeds(seeds: Sequence[Seed], evaluation: Sequence[Seed], *, fraction: float, seed: int) -> Split:
+def split_seeds(
+    seeds: Sequence[Seed], evaluation: Sequence[Seed], *, fraction: float, seed: int, chooses: bool = False
+) -> Split:
     """The uploaded evaluation set, or ``fraction`` of each task's questions (one at least, never its only one).
 
+    ``chooses``: hold out seeds beside an uploaded evaluation set too, for the job has something to choose by them.
     Seeds that ask the same thing stay together, so no question that was learned is judged by. Raises InvalidInput if
     nothing can be held out.
     """
-    if evaluation:
+    if evaluation and not chooses:
         return Split(tuple(seeds), tuple(evaluation), is_holdout=False)
     held = _draw(seeds, fraction=fraction, seed=seed)
     if not held:
-        reason = "no task has two different questions, so none can be held out to judge the expert: send evaluation"
+        remedy = "send more seeds, or ask for one iteration and no sizes" if evaluation else "send evaluation"
+        reason = f"no task has two different questions, so none can be held out to judge the expert: {remedy}"
         raise InvalidInput([Problem("seeds", reason, source="seeds")])
     training = tuple(row for row in seeds if _question(row) not in held)
-    return Split(training, tuple(row for row in seeds if _question(row) in held), is_holdout=True)
+    holdout = tuple(row for row in seeds if _question(row) in held)
+    return Split(training, tuple(evaluation) or holdout, is_holdout=not evaluation, holdout=holdout)
 
 
 def _draw(seeds: Sequence[Seed], *, fraction: float, seed: int) -> set[Question]:

@@ -11,11 +11,43 @@ from functools import partial
 from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
 from app.core.records import Completion, GenerationRequest, Reply, Seed
+from app.pipeline.acceptance import Acceptance
+from app.pipeline.bench import ROWS, WAVE, Bench, count_reasons, fits_base
 from app.pipeline.prompts import Fits, always_fits, anchored_prompt, label_of, list_prompt, shorten, varying_texts
+from app.pipeline.rows import from_row, to_row
 
-PROMPTS_PER_WAVE = 32  # prompts sent together; fixed, because what shares a batch may change the last bits of a logit
+REPLIES, REJECTIONS = "replies.jsonl", "rejections.jsonl"
 
 _BLANK_LINE = re.compile(r"\n\s*\n")
+
+
+def make_instructions(bench: Bench) -> None:
+    """Raw replies wave by wave; what is accepted follows from them."""
+    recipe, seeds = bench.recipe, bench.split.training
+    acceptance = Acceptance(seeds, recipe=recipe)
+    replies = [from_row(Reply, row) for row in bench.kept(REPLIES, unit=WAVE)]
+    for reply in replies:
+        acceptance.read(reply)
+    bench.progress(len(acceptance.accepted), recipe.pool_size)
+    waves = write_replies(
+        seeds,
+        recipe=recipe,
+        domain=bench.domain,
+        description=bench.description,
+        start=len(replies),
+        generator=bench.engine,
+        fits=fits_base(bench, recipe.instruction_max_new_tokens),
+        writer=writer.id if (writer := bench.writer()) else None,
+    )
+    while not acceptance.is_full and (wave := next(waves, None)):
+        bench.append(REPLIES, map(to_row, wave))
+        replies += wave
+        for reply in wave:
+            acceptance.read(reply)
+        bench.progress(len(acceptance.accepted), recipe.pool_size)
+    bench.write(ROWS, map(to_row, acceptance.accepted))
+    bench.write(REJECTIONS, map(to_row, acceptance.rejected))
+    _tell_yield(bench, acceptance, replies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +96,16 @@ def write_replies(
     start: int,
     generator: TextGenerator,
     fits: Fits = always_fits,
+    writer: str | None = None,
 ) -> Iterator[list[Reply]]:
     """Waves of raw replies from prompt ``start`` on, until ``max_prompts``; the caller stops when it has enough."""
-    for first in range(start, recipe.max_prompts, PROMPTS_PER_WAVE):
-        last = min(first + PROMPTS_PER_WAVE, recipe.max_prompts)
+    for first in range(start, recipe.max_prompts, WAVE):
+        last = min(first + WAVE, recipe.max_prompts)
         wave = [
             prompt_at(index, seeds, recipe=recipe, domain=domain, description=description, fits=fits)
             for index in range(first, last)
         ]
-        answers = generator.generate([_request(shown, recipe) for shown in wave])
+        answers = generator.generate([_request(shown, recipe, writer) for shown in wave])
         yield [_reply(shown, answer) for shown, answer in zip(wave, answers, strict=True)]
 
 
@@ -91,9 +124,10 @@ def _ends_of_text(shown: Sequence[Seed]) -> tuple[str, ...]:
     return (next_one,) if has_blank_lines else (next_one, "\n\n")
 
 
-def _request(shown: Shown, recipe: Recipe) -> GenerationRequest:
+def _request(shown: Shown, recipe: Recipe, writer: str | None) -> GenerationRequest:
     return GenerationRequest(
         prompt=shown.prompt,
+        adapter=writer,
         max_new_tokens=recipe.instruction_max_new_tokens,
         temperature=recipe.instruction_temperature,
         top_p=recipe.instruction_top_p,
@@ -104,4 +138,25 @@ def _request(shown: Shown, recipe: Recipe) -> GenerationRequest:
 
 def _reply(shown: Shown, answer: Completion) -> Reply:
     ids = tuple(seed.id for seed in shown.seeds)
-    return Reply(shown.index, ids, shown.task, answer.text, answer.finish_reason, answer.completion_tokens)
+    return Reply(
+        shown.index,
+        ids,
+        shown.task,
+        answer.text,
+        answer.finish_reason,
+        answer.completion_tokens,
+        prompt=shown.prompt,
+        generator=answer.adapter or "base",
+    )
+
+
+def _tell_yield(bench: Bench, acceptance: Acceptance, replies: Sequence[Reply]) -> None:
+    num_accepted, rejected = len(acceptance.accepted), acceptance.rejected
+    data = {
+        "prompts": len(replies),
+        "tokens": sum(reply.num_tokens for reply in replies),
+        "accepted": num_accepted,
+        "rejected": count_reasons(rejected),
+    }
+    told = f"{num_accepted} of {num_accepted + len(rejected)} written items accepted from {len(replies)} prompts"
+    bench.tell("instructions_judged", told, data=data, is_warning=not acceptance.is_full)

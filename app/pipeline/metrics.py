@@ -10,51 +10,58 @@ import random
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
-from app.core.records import MEAN, Answer, Comparison, GenerationRequest, Judged, Seed
-from app.pipeline.template import Template
+from app.core.records import MEAN, Answer, Comparison, GenerationRequest, Judged, Line, Seed
+from app.pipeline.bench import ROWS, WAVE, Bench
+from app.pipeline.rows import from_row, to_row
+from app.pipeline.template import ALPACA
 
 METRICS = ("f1", "f1_box", "rougeL")
 NUM_RESAMPLES = 2000
-ITEMS_PER_WAVE = 32  # see instructions.PROMPTS_PER_WAVE
+ANSWERS, COMPARISONS = "answers.jsonl", "comparisons.jsonl"
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def write_answers(
-    items: Sequence[Seed], *, adapter: str, template: Template, recipe: Recipe, start: int, generator: TextGenerator
-) -> Iterator[list[tuple[Answer, Answer]]]:
-    """Waves of (base's, expert's) answers to the items from ``start`` on.
+def make_metrics(bench: Bench) -> None:
+    """Every line answers the evaluation items through the engine that serves, and is scored."""
+    expert, recipe, items = bench.expert(), bench.recipe, bench.split.evaluation
+    bench.engine.attach(expert.id, expert.folder)
+    pairs = [(from_row(Answer, row["base"]), from_row(Answer, row["expert"])) for row in bench.kept(ANSWERS, unit=WAVE)]
+    bench.progress(len(pairs), len(items))
+    for first in range(len(pairs), len(items), WAVE):
+        prompts = [ALPACA.render(item.instruction, item.input) for item in items[first : first + WAVE]]
+        lines = [[request_answer(prompt, line, recipe) for prompt in prompts] for line in (None, expert.id)]
+        answers = [Answer.of(completion) for completion in bench.engine.generate([*lines[0], *lines[1]])]
+        wave = list(zip(answers[: len(prompts)], answers[len(prompts) :], strict=True))
+        bench.append(ANSWERS, [{"base": to_row(base), "expert": to_row(expert)} for base, expert in wave])
+        pairs += wave
+        bench.progress(len(pairs), len(items))
+    judged = [
+        judge(item, line, answer.text, answer.finish_reason)
+        for item, (base, own) in zip(items, pairs, strict=True)
+        for line, answer in ((Line.BASE_TEMPLATE, base), (Line.EXPERT, own))
+    ]
+    bench.write(ROWS, map(to_row, judged))
+    bench.write(COMPARISONS, map(to_row, compare(judged, seed=recipe.seed)))
 
-    Both are asked through the same template, greedily, with the same token limit and stop texts, in the same batch;
-    so a difference is the adapter's alone.
-    """
-    for first in range(start, len(items), ITEMS_PER_WAVE):
-        prompts = [template.render(item.instruction, item.input) for item in items[first : first + ITEMS_PER_WAVE]]
-        lines = [[_request(prompt, line, recipe) for prompt in prompts] for line in (None, adapter)]
-        completions = generator.generate([*lines[0], *lines[1]])
-        answers = [Answer.of(completion) for completion in completions]
-        yield list(zip(answers[: len(prompts)], answers[len(prompts) :], strict=True))
 
-
-def _request(prompt: str, adapter: str | None, recipe: Recipe) -> GenerationRequest:
+def request_answer(prompt: str, adapter: str | None, recipe: Recipe) -> GenerationRequest:
+    """How every line of an evaluation is asked: greedily, with one limit and one stop rule."""
     return GenerationRequest(
         prompt, adapter=adapter, max_new_tokens=recipe.evaluation_max_new_tokens, stop=recipe.evaluation_stop
     )
 
 
-def judge(id: str, task: str, output: str, *, base_text: str, expert_text: str) -> Judged:
-    """Score both answers to one item."""
-    return Judged(
-        id, task, output, base_text, expert_text, score_answer(base_text, output), score_answer(expert_text, output)
-    )
+def judge(item: Seed, line: str, text: str, finish_reason: str = "stop", *, shots: int = 0) -> Judged:
+    """Score one line's answer to one item."""
+    return Judged(item.id, item.task, line, shots, text, finish_reason, score_answer(text, item.output))
 
 
 def score_answer(answer: str, reference: str) -> dict[str, float]:
@@ -85,32 +92,44 @@ def rouge_l(answer: str, reference: str) -> float:
     return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
 
 
-def compare(items: Sequence[Judged], *, seed: int) -> list[Comparison]:
-    """Each task and the plain mean over tasks (``MEAN``), with paired bootstrap intervals of the difference."""
-    tasks: dict[str, list[Judged]] = {}
-    for item in items:
-        name = f"{MEAN} (task)" if item.task == MEAN else item.task  # a user's task may be called like our row
-        tasks.setdefault(name, []).append(item)
-    return [row for metric in METRICS for row in _compare_metric(tasks, metric, seed)]
+def compare(judged: Sequence[Judged], *, seed: int) -> list[Comparison]:
+    """The expert against every other line: each task and the plain mean over tasks (``MEAN``), with paired bootstrap
+    intervals of the difference."""
+    rows = []
+    for line, shots in dict.fromkeys((row.line, row.shots) for row in judged if row.line != Line.EXPERT):
+        others = [row for row in judged if (row.line, row.shots) == (line, shots)]
+        experts = [row for row in judged if (row.line, row.shots) == (Line.EXPERT, shots)]
+        for metric in METRICS:
+            rows += _compare_metric(list(zip(others, experts, strict=True)), metric, seed)
+    return rows
 
 
-def _compare_metric(tasks: dict[str, list[Judged]], metric: str, seed: int) -> list[Comparison]:
+def _compare_metric(pairs: Sequence[tuple[Judged, Judged]], metric: str, seed: int) -> list[Comparison]:
     chance = random.Random(f"{seed}/bootstrap")
     rows, draws = [], []
-    for task, items in tasks.items():
-        base, expert = [item.base[metric] for item in items], [item.expert[metric] for item in items]
-        draws.append(_resampled([e - b for b, e in zip(base, expert, strict=True)], chance))
-        rows.append(_comparison(task, metric, len(items), _mean(base), _mean(expert), draws[-1]))
-    over = _mean([row.base for row in rows]), _mean([row.expert for row in rows])
+    tasks: dict[str, list[tuple[float, float]]] = {}
+    for other, expert in pairs:
+        name = f"{MEAN} (task)" if other.task == MEAN else other.task  # a user's task may be called like our row
+        tasks.setdefault(name, []).append((other.scores[metric], expert.scores[metric]))
+    line, shots = pairs[0][0].line, pairs[0][0].shots
+
+    def row(task: str, n: int, score: float, expert: float, drawn: Sequence[float]) -> Comparison:
+        low, high = _middle(drawn)
+        return Comparison(task, metric, n, line, shots, score, expert, expert - score, low, high)
+
+    for task, scores in tasks.items():
+        draws.append(_resampled([expert - other for other, expert in scores], chance))
+        theirs, ours = (_mean(column) for column in zip(*scores, strict=True))
+        rows.append(row(task, len(scores), theirs, ours, draws[-1]))
+    means = _mean([each.score for each in rows]), _mean([each.expert for each in rows])
     mean_draws = [_mean(draw) for draw in zip(*draws, strict=True)]
-    return [*rows, _comparison(MEAN, metric, sum(row.n for row in rows), *over, mean_draws)]
+    return [*rows, row(MEAN, sum(each.n for each in rows), *means, mean_draws)]
 
 
-def _comparison(task: str, metric: str, n: int, base: float, expert: float, draws: Sequence[float]) -> Comparison:
-    """``draws`` of the difference; their middle 95 % are its interval."""
+def _middle(draws: Sequence[float]) -> tuple[float, float]:
+    """The ends of the middle 95 %."""
     ordered = sorted(draws)
-    low, high = ordered[int(0.025 * NUM_RESAMPLES)], ordered[int(0.975 * NUM_RESAMPLES) - 1]
-    return Comparison(task, metric, n, base, expert, expert - base, low, high)
+    return ordered[int(0.025 * NUM_RESAMPLES)], ordered[int(0.975 * NUM_RESAMPLES) - 1]
 
 
 def _resampled(gains: Sequence[float], chance: random.Random) -> list[float]:

@@ -2,219 +2,104 @@
 
     seeds ─► instructions ─► responses ─► dataset ─► adapter ─► metrics ─► gate ─► served expert
 
-A stage reads what earlier ones made, works through its own file of this package and writes its product; a killed
-stage finds its unfinished files again.
+A recipe may ask for several rounds (``instructions-2`` …) or several sizes of one pool (``dataset-s100`` …); then each
+adapter has a ``trial`` on held-out seeds and ``choice`` says which is the expert. The ``adapter-seeds…`` stages are
+what it is compared with. A stage reads what earlier ones made, works through its own file of this package and writes
+its product; a killed stage finds its unfinished files again.
 """
 
 from __future__ import annotations
 
-import math
-import shutil
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 
-from app.core.errors import Fault, StageFailed
-from app.core.records import Answer, Candidate, Comparison, Example, Rejection, Reply, TrainingStep
-from app.pipeline import instructions, metrics, responses
-from app.pipeline.acceptance import Acceptance
-from app.pipeline.bench import ROWS, Bench
-from app.pipeline.dataset import assemble_dataset, training_rows
-from app.pipeline.gate import decide
-from app.pipeline.prompts import Fits
-from app.pipeline.rows import from_row, to_row
-from app.pipeline.template import ALPACA
-
-REPLIES, ANSWERS, REJECTIONS, COMPARISONS, TRAINING, REPORT, TEMPLATE = (
-    "replies.jsonl",
-    "answers.jsonl",
-    "rejections.jsonl",
-    "comparisons.jsonl",
-    "training.jsonl",
-    "report.json",
-    "template.json",
+from app.core.recipe import Recipe
+from app.pipeline.adapter import (
+    make_adapter,
+    make_adapter_of_labelled,
+    make_adapter_of_seeds,
+    make_adapter_of_seeds_by_steps,
 )
+from app.pipeline.bench import Stage, always
+from app.pipeline.choice import has_not_fallen, make_choice, make_trial
+from app.pipeline.dataset import make_dataset
+from app.pipeline.gate import make_verdict
+from app.pipeline.instructions import make_instructions
+from app.pipeline.metrics import make_metrics
+from app.pipeline.responses import make_responses
+
+SEEDS_BY_EPOCHS, SEEDS_BY_STEPS, LABELLED = "adapter-seeds", "adapter-seeds-steps", "adapter-labelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One step: its name (also the kind of its artifact), the stages it reads, and its work."""
-
-    name: str
-    reads: tuple[str, ...]
-    work: Callable[[Bench], None]
-
-
-def make_instructions(bench: Bench) -> None:
-    """Raw replies wave by wave; what is accepted follows from them."""
-    recipe, seeds = bench.recipe, bench.split.training
-    acceptance = Acceptance(seeds, recipe=recipe)
-    replies = [from_row(Reply, row) for row in bench.kept(REPLIES, unit=instructions.PROMPTS_PER_WAVE)]
-    for reply in replies:
-        acceptance.read(reply)
-    bench.progress(len(acceptance.accepted), recipe.num_examples)
-    waves = instructions.write_replies(
-        seeds,
-        recipe=recipe,
-        domain=bench.domain,
-        description=bench.description,
-        start=len(replies),
-        generator=bench.engine,
-        fits=_fits(bench, recipe.instruction_max_new_tokens),
-    )
-    while not acceptance.is_full and (wave := next(waves, None)):
-        bench.append(REPLIES, map(to_row, wave))
-        replies += wave
-        for reply in wave:
-            acceptance.read(reply)
-        bench.progress(len(acceptance.accepted), recipe.num_examples)
-    bench.write(ROWS, map(to_row, acceptance.accepted))
-    bench.write(REJECTIONS, map(to_row, acceptance.rejected))
-    _tell_yield(bench, acceptance, replies)
-
-
-def make_responses(bench: Bench) -> None:
-    """An answer to every instruction; those that cannot be learned from are dropped with the reason."""
-    candidates = [from_row(Candidate, row) for row in bench.product("instructions")]
-    answers = [from_row(Answer, row) for row in bench.kept(ANSWERS, unit=responses.RESPONSES_PER_WAVE)]
-    bench.progress(len(answers), len(candidates))
-    for wave in responses.write_answers(
-        candidates,
-        bench.split.training,
-        recipe=bench.recipe,
-        domain=bench.domain,
-        description=bench.description,
-        start=len(answers),
-        generator=bench.engine,
-        fits=_fits(bench, bench.recipe.response_max_new_tokens),
-    ):
-        bench.append(ANSWERS, map(to_row, wave))
-        answers += wave
-        bench.progress(len(answers), len(candidates))
-    judged = [responses.judge_answer(*pair) for pair in zip(candidates, answers, strict=True)]
-    bench.write(ROWS, [to_row(result) for result in judged if isinstance(result, Example)])
-    rejected = [result for result in judged if isinstance(result, Rejection)]
-    bench.write(REJECTIONS, map(to_row, rejected))
-    counts = {"kept": len(judged) - len(rejected), "rejected": _reasons(rejected)}
-    bench.tell("responses_judged", f"{counts['kept']} of {len(judged)} responses are kept", data=counts)
-
-
-def make_dataset(bench: Bench) -> None:
-    """Seeds and examples in one training set."""
-    examples = [from_row(Example, row) for row in bench.product("responses")]
-    dataset = assemble_dataset(bench.split.training, examples)
-    bench.write(ROWS, map(to_row, dataset))
-    bench.progress(len(dataset), len(dataset))
-    held = "held-out seeds" if bench.split.is_holdout else "uploaded items"
-    if not examples and bench.recipe.num_examples:
-        told = f"nothing that was generated could be used: the expert learns from {len(dataset)} seeds alone"
-        bench.tell("seeds_alone", told, data={"seeds": len(dataset)}, is_warning=True)
-    bench.tell(
-        "dataset_ready",
-        f"{len(dataset)} training rows, {len(bench.split.training)} of them seeds; "
-        f"evaluation on {len(bench.split.evaluation)} {held}",
-        data={
-            "rows": len(dataset),
-            "seeds": len(bench.split.training),
-            "evaluation": len(bench.split.evaluation),
-            "held_out": [seed.id for seed in bench.split.evaluation] if bench.split.is_holdout else [],
-        },
+def walk(recipe: Recipe, *, has_labelled: bool = False) -> tuple[Stage, ...]:
+    """The stages of a job, in order. ``has_labelled``: the user sent labelled rows to compare with."""
+    seeds = [Stage(SEEDS_BY_EPOCHS, "adapter", (), make_adapter_of_seeds)]
+    is_early = recipe.responder == "seeds_expert"
+    candidates = list(_sizes(recipe) if recipe.sizes else _rounds(recipe))
+    adapters = tuple(stage.name for stage in candidates if stage.kind == "adapter")
+    trials = tuple(stage.name for stage in candidates if stage.kind == "trial")
+    choice = [Stage("choice", "choice", (*trials, *adapters), make_choice)] if chooses(recipe) else []
+    expert = (*adapters, *(stage.name for stage in choice))
+    controls = [] if is_early or "epochs" not in recipe.controls else seeds
+    if "steps" in recipe.controls:
+        controls = [*controls, Stage(SEEDS_BY_STEPS, "adapter", expert, make_adapter_of_seeds_by_steps)]
+    if has_labelled:
+        controls = [*controls, Stage(LABELLED, "adapter", (), make_adapter_of_labelled)]
+    early = seeds if is_early else []
+    lines = tuple(stage.name for stage in (*early, *controls))
+    return (
+        *early,
+        *candidates,
+        *choice,
+        *controls,
+        Stage("metrics", "metrics", (*expert, *lines), make_metrics),
+        Stage("gate", "gate", ("metrics",), make_verdict),
     )
 
 
-def make_adapter(bench: Bench) -> None:
-    """Learn the dataset; the product is a PEFT folder with its template and its losses."""
-    for left in bench.folder.iterdir():  # a training that was killed begins anew
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    dataset = [from_row(Example, row) for row in bench.product("dataset")]
-    steps: list[TrainingStep] = []
-
-    def on_step(step: TrainingStep) -> None:
-        if not math.isfinite(step.loss):
-            told = f"the loss is no number any more at step {step.step}; lower recipe.learning_rate"
-            raise StageFailed("adapter", told, fault=Fault.USER, param="recipe.learning_rate")
-        steps.append(step)
-        bench.progress(step.step, step.num_steps)
-        if step.step % max(1, step.num_steps // 50) == 0:
-            bench.tell("training_step", f"step {step.step}: loss {step.loss:.3f}", data=to_row(step))
-
-    report = bench.engine.train(
-        training_rows(dataset, ALPACA), recipe=bench.recipe, folder=bench.folder, on_step=on_step
-    )
-    bench.write(TEMPLATE, [ALPACA.to_dict()])
-    timeless = ("step", "epoch", "loss", "learning_rate", "tokens")  # the same for the same recipe
-    bench.write(TRAINING, [{key: row[key] for key in timeless} for row in map(to_row, steps)])
-    bench.write(REPORT, [{key: value for key, value in to_row(report).items() if key != "seconds"}])
-    bench.tell(
-        "training_done",
-        f"loss {report.first_loss:.3f} → {report.last_loss:.3f}: {report.num_steps} steps, {report.num_rows} rows",
-        data=to_row(report),
-        is_warning=report.num_dropped > 0,
-    )
+def chooses(recipe: Recipe) -> bool:
+    """Whether the job makes several adapters and takes the best by held-out seeds."""
+    return recipe.iterations > 1 or len(recipe.sizes) > 1
 
 
-def make_metrics(bench: Bench) -> None:
-    """Base and expert answer the evaluation items through the engine that serves, and are scored."""
-    adapter, folder = bench.adapter()
-    bench.engine.attach(adapter, folder)
-    items = bench.split.evaluation
-    pairs = [
-        (from_row(Answer, row["base"]), from_row(Answer, row["expert"]))
-        for row in bench.kept(ANSWERS, unit=metrics.ITEMS_PER_WAVE)
-    ]
-    bench.progress(len(pairs), len(items))
-    for wave in metrics.write_answers(
-        items, adapter=adapter, template=ALPACA, recipe=bench.recipe, start=len(pairs), generator=bench.engine
-    ):
-        bench.append(ANSWERS, [{"base": to_row(base), "expert": to_row(expert)} for base, expert in wave])
-        pairs += wave
-        bench.progress(len(pairs), len(items))
-    judged = [
-        metrics.judge(item.id, item.task, item.output, base_text=base.text, expert_text=expert.text)
-        for item, (base, expert) in zip(items, pairs, strict=True)
-    ]
-    bench.write(ROWS, map(to_row, judged))
-    bench.write(COMPARISONS, map(to_row, metrics.compare(judged, seed=bench.recipe.seed)))
+def _rounds(recipe: Recipe) -> Iterator[Stage]:
+    """Instructions to adapter, as often as the recipe says; the previous adapter writes the next round's data."""
+    trials: tuple[str, ...] = ()
+    for number in range(1, recipe.iterations + 1):
+        name = partial(_numbered, number=number)
+        before = name("adapter", number=number - 1) if number > 1 else None
+        responder = SEEDS_BY_EPOCHS if before is None and recipe.responder == "seeds_expert" else before
+        stage = partial(Stage, iteration=number, is_needed=has_not_fallen if number > 1 else always)
+        reads = (*trials, *([before] if before else []))
+        yield stage(name("instructions"), "instructions", reads, make_instructions, writer=before)
+        yield Stage(
+            name("responses"),
+            "responses",
+            (name("instructions"), *trials, *([responder] if responder else [])),
+            make_responses,
+            writer=responder,
+        )
+        yield stage(name("dataset"), "dataset", (name("responses"), *trials), make_dataset)
+        start = (before,) if before and recipe.iteration_mode == "continue" else ()
+        yield stage(name("adapter"), "adapter", (name("dataset"), *start, *trials), make_adapter)
+        if chooses(recipe):
+            yield stage(name("trial"), "trial", (name("adapter"), *trials), make_trial)
+            trials = (*trials, name("trial"))
 
 
-def make_verdict(bench: Bench) -> None:
-    """Decide whether the adapter becomes its domain's champion."""
-    comparisons = [from_row(Comparison, row) for row in bench.product("metrics", COMPARISONS)]
-    verdict = decide(comparisons, promotion=bench.recipe.promotion)
-    bench.write(ROWS, [to_row(verdict)])
-    bench.progress(1, 1)
-    is_warning = verdict.decision != "promote"
-    bench.tell("gate_decided", f"{verdict.decision}: {verdict.reason}", data=to_row(verdict), is_warning=is_warning)
+def _sizes(recipe: Recipe) -> Iterator[Stage]:
+    """One pool; a dataset and an adapter for each size."""
+    responder = SEEDS_BY_EPOCHS if recipe.responder == "seeds_expert" else None
+    yield Stage("instructions", "instructions", (), make_instructions)
+    reads = ("instructions", *([responder] if responder else []))
+    yield Stage("responses", "responses", reads, make_responses, writer=responder)
+    for size in recipe.sizes:
+        made = partial(make_dataset, size=size)
+        yield Stage(f"dataset-s{size}", "dataset", ("responses",), made)
+        yield Stage(f"adapter-s{size}", "adapter", (f"dataset-s{size}",), make_adapter)
+        if chooses(recipe):
+            yield Stage(f"trial-s{size}", "trial", (f"adapter-s{size}",), make_trial)
 
 
-WALK: tuple[Stage, ...] = (
-    Stage("instructions", (), make_instructions),
-    Stage("responses", ("instructions",), make_responses),
-    Stage("dataset", ("responses",), make_dataset),
-    Stage("adapter", ("dataset",), make_adapter),
-    Stage("metrics", ("adapter",), make_metrics),
-    Stage("gate", ("metrics",), make_verdict),
-)
-STAGES: tuple[str, ...] = tuple(stage.name for stage in WALK)
-
-
-def _fits(bench: Bench, max_new_tokens: int) -> Fits:
-    """Whether the base can read a prompt and still write so many tokens."""
-    room = bench.engine.wait_ready().context_tokens - max_new_tokens
-    return lambda prompt: bench.engine.count(prompt) <= room
-
-
-def _tell_yield(bench: Bench, acceptance: Acceptance, replies: Sequence[Reply]) -> None:
-    num_accepted, rejected = len(acceptance.accepted), acceptance.rejected
-    data = {
-        "prompts": len(replies),
-        "tokens": sum(reply.num_tokens for reply in replies),
-        "accepted": num_accepted,
-        "rejected": _reasons(rejected),
-    }
-    told = f"{num_accepted} of {num_accepted + len(rejected)} written items accepted from {len(replies)} prompts"
-    bench.tell("instructions_judged", told, data=data, is_warning=not acceptance.is_full)
-
-
-def _reasons(rejected: Sequence[Rejection]) -> dict[str, int]:
-    return dict(Counter(rejection.reason for rejection in rejected).most_common())
+def _numbered(kind: str, number: int) -> str:
+    return kind if number == 1 else f"{kind}-{number}"

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from app.core.records import Example, Origin, TrainingRow
+
 _FIELD = re.compile(r"\{(instruction|input)\}")
 
 
@@ -50,3 +52,9 @@ ALPACA = Template(
 PLAIN = Template(name="plain-v1", with_input="{instruction}\n\n{input}\n\n", without_input="{instruction}\n\n")
 
 TEMPLATES: dict[str, Template] = {template.name: template for template in (ALPACA, PLAIN)}
+
+
+def training_row(row: Example, template: Template) -> TrainingRow:
+    """What the trainer reads: the rendered prompt and the response it must learn."""
+    prompt = template.render(row.instruction, row.input)
+    return TrainingRow(prompt, row.output, row.weight, is_seed=row.origin is Origin.SEED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +12,11 @@ from typing import Any
 
 from app.core.ports import Engine
 from app.core.recipe import Recipe
+from app.core.records import Seed
 from app.models import EventLevel
-from app.pipeline.bench import ROWS
+from app.pipeline.bench import ROWS, AdapterPlace, Champion, Retriever, Stage
 from app.pipeline.holdout import Split
-from app.storage.artifacts import Artifact, append_rows, read_rows, truncate_torn
+from app.storage.artifacts import Artifact, append_rows, read_rows, truncate_last, truncate_torn
 from app.storage.database import UnitOfWork
 
 _TELL_EVERY_SECONDS = 0.5  # least time between two writes of a stage's progress
@@ -30,7 +31,17 @@ class Order:
     description: str
     recipe: Recipe
     split: Split
-    parents: tuple[str, ...]  # artifact digests of the seed and evaluation sets
+    parents: tuple[str, ...]  # artifact digests of what was sent
+    supervised: tuple[Seed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a stage may look at beside its job, found when it is asked for."""
+
+    retriever: Callable[[], Retriever | None] = lambda: None
+    champion: Callable[[], Champion | None] = lambda: None
+    off_domain: Callable[[], Mapping[str, Sequence[Seed]]] = dict
 
 
 class JobBench:
@@ -39,34 +50,73 @@ class JobBench:
     def __init__(
         self,
         order: Order,
-        stage: str,
+        stage: Stage,
         *,
         folder: Path,
+        checkpoints: Path,
         made: Mapping[str, Artifact],
+        kinds: Mapping[str, str],
         engine: Engine,
+        around: Surroundings,
         writing: Callable[[], AbstractContextManager[UnitOfWork]],
         clock: Callable[[], datetime],
     ) -> None:
+        """``made``: what the stages made, by name; ``kinds``: every stage's kind."""
         self.recipe, self.domain, self.description = order.recipe, order.domain, order.description
-        self.split, self.folder, self.engine = order.split, folder, engine
-        self.done, self.total = 0, 0
-        self._job_id, self._stage, self._made, self._writing, self._clock = order.job_id, stage, made, writing, clock
+        self.split, self.supervised = order.split, order.supervised
+        self.stage, self.folder, self.checkpoints, self.engine = stage, folder, checkpoints, engine
+        self.done, self.total, self.detail = 0, 0, dict[str, Any]()
+        self._job_id, self._made, self._kinds, self._around = order.job_id, made, kinds, around
+        self._writing, self._clock = writing, clock
         self._told_at = 0.0
 
-    def product(self, stage: str, file: str = ROWS) -> list[dict[str, Any]]:
-        return list(read_rows(self._made[stage].folder / file))
+    @property
+    def retriever(self) -> Retriever | None:
+        return self._around.retriever()
 
-    def adapter(self) -> tuple[str, Path]:
-        return adapter_id(self._made["adapter"]), self._made["adapter"].folder
+    @property
+    def champion(self) -> Champion | None:
+        return self._around.champion()
 
-    def kept(self, file: str, *, unit: int) -> list[dict[str, Any]]:
+    @property
+    def off_domain(self) -> Mapping[str, Sequence[Seed]]:
+        return self._around.off_domain()
+
+    def product(self, kind: str, file: str = ROWS) -> Iterator[dict[str, Any]]:
+        reads = self.stage.reads
+        names = [kind] if kind in reads else [name for name in reads if self._kinds[name] == kind]
+        if not names:
+            raise LookupError(f"stage {self.stage.name} reads no {kind}")
+        artifact = self._made.get(names[0])  # None: it was skipped
+        return iter(()) if artifact is None else read_rows(artifact.folder / file)
+
+    def adapters(self) -> dict[str, AdapterPlace]:
+        return {
+            name: AdapterPlace(adapter_id(artifact), artifact.folder)
+            for name in self.stage.reads
+            if self._kinds[name] == "adapter" and (artifact := self._made.get(name)) is not None
+        }
+
+    def expert(self) -> AdapterPlace:
+        adapters = self.adapters()
+        if "choice" in self.stage.reads:
+            return adapters[next(self.product("choice"))["stage"]]
+        return next(iter(adapters.values()))
+
+    def writer(self) -> AdapterPlace | None:
+        if self.stage.writer is None:
+            return None
+        place = self.adapters()[self.stage.writer]
+        self.engine.attach(place.id, place.folder)
+        return place
+
+    def kept(self, file: str, *, unit: int) -> Iterator[dict[str, Any]]:
         path = self.folder / file
         truncate_torn(path)
-        rows = list(read_rows(path))
-        whole = rows[: len(rows) - len(rows) % unit]
-        if len(whole) < len(rows):
-            self.write(file, whole)
-        return whole
+        if excess := sum(1 for _ in read_rows(path)) % unit:
+            self.keep_lease()
+            truncate_last(path, excess)
+        return read_rows(path)
 
     def append(self, file: str, rows: Iterable[object]) -> None:
         self.keep_lease()
@@ -83,19 +133,20 @@ class JobBench:
         with self._writing():
             pass
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, *, detail: Mapping[str, Any] | None = None) -> None:
         self.done, self.total = done, total
+        self.detail |= detail or {}
         if time.monotonic() - self._told_at < _TELL_EVERY_SECONDS:
             return
         with self._writing() as uow:
-            uow.stage_runs.progress(self._job_id, self._stage, done=done, total=total)
+            uow.stage_runs.progress(self._job_id, self.stage.name, done=done, total=total, detail=self.detail)
         self._told_at = time.monotonic()
 
     def tell(self, type: str, message: str, *, data: Mapping[str, Any], is_warning: bool = False) -> None:
         level = EventLevel.WARNING if is_warning else EventLevel.INFO
         with self._writing() as uow:
             now = self._clock()
-            uow.events.add(self._job_id, type, message, now=now, level=level, stage=self._stage, data=data)
+            uow.events.add(self._job_id, type, message, now=now, level=level, stage=self.stage.name, data=data)
 
 
 def adapter_id(artifact: Artifact) -> str:

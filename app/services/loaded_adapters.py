@@ -17,7 +17,7 @@ from pathlib import Path
 
 from app.core.errors import AdapterRefused, Conflict, Forbidden, NotFound
 from app.core.ports import Engine
-from app.pipeline.stages import TEMPLATE
+from app.pipeline.adapter import TEMPLATE
 from app.pipeline.template import ALPACA, Template
 from app.services.adapters import find_adapter
 from app.storage.database import Database

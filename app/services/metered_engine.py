@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -10,12 +10,18 @@ from app.core.errors import SelfspecError
 from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.core.records import (
+    PLAIN,
     Attachment,
     BaseInfo,
     Completion,
     EngineState,
     GenerationRequest,
+    MixtureCompletion,
+    MixtureRequest,
     Piece,
+    Score,
+    ScoreRequest,
+    TrainingPlan,
     TrainingReport,
     TrainingRow,
     TrainingStep,
@@ -99,13 +105,23 @@ class MeteredEngine:
 
     def train(
         self,
-        rows: Sequence[TrainingRow],
+        rows: Iterable[TrainingRow],
         *,
         recipe: Recipe,
         folder: Path,
         on_step: Callable[[TrainingStep], None],
+        plan: TrainingPlan = PLAIN,
+        checkpoints: Path | None = None,
     ) -> TrainingReport:
-        return self._engine.train(rows, recipe=recipe, folder=folder, on_step=on_step)
+        return self._engine.train(
+            rows, recipe=recipe, folder=folder, on_step=on_step, plan=plan, checkpoints=checkpoints
+        )
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        return self._engine.score(requests)
+
+    def generate_mixture(self, requests: Sequence[MixtureRequest]) -> list[MixtureCompletion]:
+        return self._engine.generate_mixture(requests)
 
     def stats(self) -> Mapping[str, int | float]:
         return self._engine.stats()

@@ -13,17 +13,18 @@ from datetime import datetime
 
 from app.core.errors import Fault, InvalidInput, NotFound, SelfspecError, StageFailed
 from app.core.ports import Engine
-from app.core.recipe import Recipe
 from app.core.records import Comparison
 from app.core.states import JobStatus, StageStatus
 from app.models import EventLevel, Metric
+from app.pipeline.adapter import REPORT, TEMPLATE
+from app.pipeline.bench import Stage
 from app.pipeline.gate import Verdict
-from app.pipeline.holdout import split_seeds
+from app.pipeline.metrics import COMPARISONS
 from app.pipeline.rows import from_row, to_row
-from app.pipeline.stages import COMPARISONS, REPORT, TEMPLATE, WALK, Stage
-from app.services.job_bench import JobBench, Order, adapter_id
+from app.pipeline.stages import walk
+from app.services.job_bench import JobBench, Order, Surroundings, adapter_id
+from app.services.job_order import find_champion, read_order
 from app.services.lease import Lease, LeaseLost
-from app.services.seed_sets import load_seeds
 from app.storage.artifacts import Artifact, ArtifactStore, read_rows
 from app.storage.database import Database, UnitOfWork
 from app.storage.jobs import Failure
@@ -45,14 +46,20 @@ class JobRunner:
     ) -> None:
         self._lease, self._database, self._artifacts = lease, database, artifacts
         self._engine, self._clock = engine, clock
-        self._made: dict[str, Artifact] = {}  # what the stages made, by stage
+        self._made: dict[str, Artifact] = {}  # what the stages made, by name; those skipped are not there
+        self._kinds: dict[str, str] = {}  # of every stage, by name
+        self._only_adapter = ""  # the expert's stage where there is nothing to choose
 
     def run(self) -> None:
         """Walk the stages, publish, end the job. A failure ends it too; LeaseLost is raised."""
         try:
-            order = self._read_order()
-            for stage in WALK:
-                self._made[stage.name] = self._finished(stage) or self._run_stage(stage, order)
+            order, around = self._read_order()
+            stages = walk(order.recipe, has_labelled=bool(order.supervised))
+            self._kinds = {stage.name: stage.kind for stage in stages}
+            self._only_adapter = next(name for name in stages[-2].reads if self._kinds[name] == "adapter")
+            for stage in stages:
+                if (artifact := self._finished(stage) or self._run_stage(stage, order, around)) is not None:
+                    self._made[stage.name] = artifact
             self._publish(order)
         except LeaseLost:
             raise
@@ -61,17 +68,12 @@ class JobRunner:
             self._fail(error)
         self._artifacts.discard(self._lease.job_id)
 
-    def _read_order(self) -> Order:
+    def _read_order(self) -> tuple[Order, Surroundings]:
         with self._database.session(read_only=True) as uow:
             job = uow.jobs.get(self._lease.job_id)
-            sets = [uow.seed_sets.get(name) for name in (job.seed_set_id, job.evaluation_set_id) if name]
-            description = uow.domains.get(job.domain).description or ""
-        recipe = Recipe.model_validate(job.recipe)
-        digests = tuple(found.artifact_digest for found in sets)
-        seeds, *rest = [load_seeds(self._artifacts, digest) for digest in digests]
-        evaluation = rest[0] if rest else []
-        split = split_seeds(seeds, evaluation, fraction=recipe.holdout_fraction, seed=recipe.seed)
-        return Order(job.id, job.domain, description, recipe, split, digests)
+            order = read_order(uow, job, self._artifacts)
+        around = Surroundings(champion=lambda: find_champion(self._database, self._artifacts, order.domain))
+        return order, around
 
     def _finished(self, stage: Stage) -> Artifact | None:
         """What an earlier attempt made of this stage."""
@@ -80,43 +82,57 @@ class JobRunner:
         if run.status is not StageStatus.SUCCEEDED or run.artifact_digest is None:
             return None
         try:
-            return self._artifacts.open(run.artifact_digest, kind=stage.name)
+            return self._artifacts.open(run.artifact_digest, kind=stage.kind)
         except NotFound:
             log.warning("the %s artifact of job %s is gone; it is made again", stage.name, self._lease.job_id)
             return None
 
-    def _run_stage(self, stage: Stage, order: Order) -> Artifact:
+    def _run_stage(self, stage: Stage, order: Order, around: Surroundings) -> Artifact | None:
+        """What the stage makes; None if it is not needed."""
         job_id = self._lease.job_id
-        with self._writing() as uow:
-            uow.stage_runs.start(job_id, stage.name, now=self._clock())
-            uow.events.add(job_id, "stage_started", stage.name, now=self._clock(), stage=stage.name)
         bench = JobBench(
             order,
-            stage.name,
+            stage,
             folder=self._artifacts.draft(job_id, stage.name),
+            checkpoints=self._artifacts.draft(job_id, f"{stage.name}.checkpoints"),
             made=self._made,
+            kinds=self._kinds,
             engine=self._engine,
+            around=around,
             writing=self._writing,
             clock=self._clock,
         )
         with _failures_name(stage):
+            if not stage.is_needed(bench):
+                self._skip(stage)
+                return None
+            with self._writing() as uow:
+                uow.stage_runs.start(job_id, stage.name, now=self._clock())
+                uow.events.add(job_id, "stage_started", stage.name, now=self._clock(), stage=stage.name)
             self._engine.wait_ready()
             stage.work(bench)
             return self._commit(stage, order, bench)
 
+    def _skip(self, stage: Stage) -> None:
+        with self._writing() as uow:
+            uow.stage_runs.skip(self._lease.job_id, stage.name, now=self._clock())
+            told = f"{stage.name} is not needed"
+            uow.events.add(self._lease.job_id, "stage_skipped", told, now=self._clock(), stage=stage.name)
+
     def _commit(self, stage: Stage, order: Order, bench: JobBench) -> Artifact:
         job_id = self._lease.job_id
         bench.keep_lease()
+        parents = [self._made[name].digest for name in stage.reads if name in self._made]
         artifact = self._artifacts.commit(
             bench.folder,
-            kind=stage.name,
+            kind=stage.kind,
             recipe=order.recipe.model_dump(mode="json"),
-            parents=[self._made[name].digest for name in stage.reads] or order.parents,
+            parents=parents or order.parents,
         )
         with self._writing() as uow:
             now = self._clock()
             uow.artifacts.record(artifact, now=now, job_id=job_id, stage=stage.name)
-            uow.stage_runs.progress(job_id, stage.name, done=bench.done, total=bench.total)
+            uow.stage_runs.progress(job_id, stage.name, done=bench.done, total=bench.total, detail=bench.detail)
             uow.stage_runs.finish(job_id, stage.name, now=now, artifact_digest=artifact.digest)
             data = {"artifact": artifact.digest}
             uow.events.add(job_id, "stage_succeeded", stage.name, now=now, stage=stage.name, data=data)
@@ -124,9 +140,9 @@ class JobRunner:
 
     def _publish(self, order: Order) -> None:
         """Version, metrics, champion and the job's end in one transaction."""
-        weights, base = self._made["adapter"], self._engine.wait_ready()
+        weights, base = self._expert(), self._engine.wait_ready()
         attachment = self._engine.attach(adapter_id(weights), weights.folder)
-        is_promoted = from_row(Verdict, next(self._made["gate"].rows())).decision == "promote"
+        verdict = from_row(Verdict, next(self._made["gate"].rows()))
         report = next(read_rows(weights.folder / REPORT))
         job_id, now = self._lease.job_id, self._clock()
         with self._writing() as uow:
@@ -141,12 +157,19 @@ class JobRunner:
                 template=(weights.folder / TEMPLATE).read_text().strip(),
                 now=now,
             )
+            adapter.decision, adapter.reason = verdict.decision, verdict.reason
             uow.metrics.replace(adapter.id, job_id=job_id, metrics=self._metrics(adapter.id))
-            if is_promoted:
+            if verdict.decision == "promote":
                 uow.domains.set_champion(order.domain, adapter.id)
-            told = f"{adapter.name} is {'served' if is_promoted else 'not served'}"
+            told = f"{adapter.name} is {'served' if verdict.decision == 'promote' else 'not served'}"
             uow.events.add(job_id, "job_succeeded", told, now=now, data={"adapter": adapter.id})
             uow.jobs.move(job_id, JobStatus.SUCCEEDED, now=now, attempt=self._lease.attempt, adapter_id=adapter.id)
+
+    def _expert(self) -> Artifact:
+        """The adapter that the job is about."""
+        if "choice" in self._made:
+            return self._made[next(self._made["choice"].rows())["stage"]]
+        return self._made[self._only_adapter]
 
     def _metrics(self, adapter: str) -> list[Metric]:
         rows = read_rows(self._made["metrics"].folder / COMPARISONS)

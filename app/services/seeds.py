@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from app.core.errors import Problem, TooLarge
 from app.core.records import Seed
 from app.services.seed_files import Row, Upload, read_rows
 
-SEED_KEYS = tuple(field.name for field in fields(Seed))
+SEED_KEYS = ("task", "instruction", "input", "output")
 REQUIRED_KEYS = ("task", "instruction", "output")  # the input may be empty or left out
 IGNORED_KEYS = ("id", "category", "domain", "references")
 MAX_TASK_CHARS = 200
@@ -130,7 +130,7 @@ def _kind(value: object) -> str:
 
 
 def _make_seed(value: dict[str, str | None]) -> Seed:
-    return Seed(*(_plain(value.get(key) or "") for key in SEED_KEYS))
+    return Seed(**{key: _plain(value.get(key) or "") for key in SEED_KEYS})
 
 
 def _plain(text: str) -> str:

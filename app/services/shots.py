@@ -12,10 +12,8 @@ from functools import lru_cache
 from itertools import chain, zip_longest
 
 from app.core.errors import InvalidInput, NotFound, Problem
-from app.core.recipe import Recipe
 from app.core.records import Seed
-from app.pipeline.holdout import split_seeds
-from app.services.seed_sets import load_seeds
+from app.services.job_order import read_split
 from app.storage.artifacts import ArtifactStore
 from app.storage.database import Database
 
@@ -39,15 +37,11 @@ class Demonstrations:
     def _load(self, job_id: str) -> tuple[Seed, ...]:
         with self._database.session(read_only=True) as uow:
             job = uow.jobs.get(job_id)
-            names = (job.seed_set_id, job.evaluation_set_id)
-            digests = [uow.seed_sets.get(name).artifact_digest for name in names if name]
-        recipe = Recipe.model_validate(job.recipe)
-        try:
-            seeds, *rest = [load_seeds(self._artifacts, digest) for digest in digests]
-        except NotFound:
-            return ()
-        split = split_seeds(seeds, rest[0] if rest else [], fraction=recipe.holdout_fraction, seed=recipe.seed)
-        return order(split.training, seed=recipe.seed)
+            try:
+                split = read_split(uow, job, self._artifacts)
+            except NotFound:
+                return ()
+        return order(split.training, seed=job.recipe["seed"])
 
 
 def order(seeds: Sequence[Seed], *, seed: int) -> tuple[Seed, ...]:

@@ -14,7 +14,7 @@ from app.core.errors import Conflict
 from app.core.records import Seed
 from app.core.states import JobStatus
 from app.models import EventLevel, Job, SeedSet, SetRole
-from app.pipeline.stages import STAGES
+from app.pipeline.stages import walk
 from app.services.dispatch import Dispatcher
 from app.services.ids import new_id
 from app.services.request_checks import CheckedRequest, RawRequest, RequestChecker, check_idempotency_key
@@ -84,7 +84,7 @@ class Specializer:
             if evaluation is not None:
                 held = _add_set(uow, request, SetRole.EVALUATION, request.evaluation, evaluation, now)
             job = uow.jobs.add(_make_job(request, key, seed_set, held, now))
-            uow.stage_runs.ensure(job.id, STAGES)
+            uow.stage_runs.ensure(job.id, [stage.name for stage in walk(request.recipe)])
             _tell(uow, job.id, request, now)
             uow.jobs.move(job.id, JobStatus.QUEUED, now=now)
             uow.commit()

@@ -75,12 +75,14 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class MetricView:
-    """One figure of base and expert on the same items; ``low`` to ``high`` holds the difference with 95 % certainty."""
+    """The expert and another line on the same items; ``low`` to ``high`` holds the difference with 95 % certainty."""
 
     task: str
     metric: str
     n: int
-    base: float
+    against: str
+    shots: int
+    score: float
     expert: float
     difference: float
     low: float

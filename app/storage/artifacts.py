@@ -22,9 +22,18 @@ from typing import Any
 
 from app.core.errors import ArtifactDamaged, NotFound
 from app.storage.disk import disk_errors, sync, write_whole
-from app.storage.rows import append_rows, read_rows, truncate_torn
+from app.storage.rows import append_rows, read_rows, truncate_last, truncate_torn
 
-__all__ = ["MANIFEST", "ROWS", "Artifact", "ArtifactStore", "append_rows", "read_rows", "truncate_torn"]
+__all__ = [
+    "MANIFEST",
+    "ROWS",
+    "Artifact",
+    "ArtifactStore",
+    "append_rows",
+    "read_rows",
+    "truncate_last",
+    "truncate_torn",
+]
 
 MANIFEST = "manifest.json"
 ROWS = "rows.jsonl"  # the file of an artifact that is one table

@@ -19,14 +19,21 @@ _CHUNK = 64 * 1024
 
 
 def append_rows(path: Path, rows: Iterable[object]) -> int:
-    """Append rows (mappings or dataclass records) and flush; returns how many.
+    """Append rows (mappings or dataclass records) and flush; returns how many. Holds few of them at a time.
 
     Cut a torn last line first (``truncate_torn``). Raises SetupError on a full disk, ValueError on NaN.
     """
-    lines = [_encode(row) for row in rows]
-    with disk_errors(path), path.open("ab") as file:
-        file.write(b"".join(lines))
-    return len(lines)
+    count = 0
+    with disk_errors(path), path.open("ab", buffering=_CHUNK) as file:
+        before = file.tell()
+        try:
+            for row in rows:
+                file.write(_encode(row))
+                count += 1
+        except (TypeError, ValueError):
+            file.truncate(before)
+            raise
+    return count
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -49,6 +56,15 @@ def truncate_torn(path: Path) -> int:
         whole = _end_of_last_line(file, size)
         file.truncate(whole)
     return size - whole
+
+
+def truncate_last(path: Path, count: int) -> None:
+    """Cut the last ``count`` lines; every line must be whole."""
+    with disk_errors(path), path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        for _ in range(count):
+            end = _end_of_last_line(file, end - 1)
+        file.truncate(end)
 
 
 def _encode(row: object) -> bytes:

@@ -51,9 +51,15 @@ class StageRunRepository:
         self._session.execute(update(Job).where(Job.id == job_id).values(stage=stage))
         return run
 
-    def progress(self, job_id: str, stage: str, *, done: int, total: int | None = None) -> None:
-        """Say how much is done; ``total`` None leaves it as it was."""
-        values = {"done": done} if total is None else {"done": done, "total": total}
+    def progress(
+        self, job_id: str, stage: str, *, done: int, total: int | None = None, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Say how much is done, and what there is to tell beside; what is None stays as it was."""
+        values: dict[str, Any] = {"done": done}
+        if total is not None:
+            values["total"] = total
+        if detail is not None:
+            values["detail"] = dict(detail)
         self._session.execute(
             update(StageRun).where(StageRun.job_id == job_id, StageRun.stage == stage).values(**values)
         )
@@ -77,6 +83,12 @@ class StageRunRepository:
         run.detail = {**run.detail, **(detail or {})}
         self._session.flush()
         return run
+
+    def skip(self, job_id: str, stage: str, *, now: datetime) -> None:
+        """The stage is not needed."""
+        run = self.get(job_id, stage)
+        run.status, run.finished_at = StageStatus.SKIPPED, now
+        self._session.flush()
 
     def fail(
         self, job_id: str, *, now: datetime, stage: str | None = None, status: StageStatus = StageStatus.FAILED

@@ -87,9 +87,11 @@ class MetricBody(BaseModel):
     task: str = Field(description='A task\'s name, or "mean": the mean over tasks.')
     metric: str = Field(description="f1 (token F1), f1_box (F1 of the best comma-separated piece) or rougeL.")
     n: int = Field(description="Items.")
-    base: float
+    against: str = Field(description="Who else answered: base_template is the base, asked like the expert.")
+    shots: int = Field(description="Demonstrations that both were shown.")
+    score: float = Field(description="Of who else answered.")
     expert: float
-    difference: float = Field(description="Expert minus base.")
+    difference: float = Field(description="Expert minus the other.")
     low: float = Field(description="Lower end of the 95 % interval of the difference.")
     high: float = Field(description="Upper end of the 95 % interval of the difference.")
 

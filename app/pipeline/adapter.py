@@ -1,0 +1,78 @@
+"""The dataset → an adapter: trained by the engine, with its template and its losses beside it (paper App. A, C)."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+
+from app.core.errors import Fault, StageFailed
+from app.core.records import Example, TrainingPlan, TrainingRow, TrainingStep
+from app.pipeline.bench import Bench
+from app.pipeline.rows import from_row, to_row
+from app.pipeline.template import ALPACA, training_row
+
+TRAINING, REPORT, TEMPLATE = "training.jsonl", "report.json", "template.json"
+_TIMELESS = ("step", "epoch", "loss", "learning_rate", "tokens")  # of a step: the same for the same recipe
+
+
+def make_adapter(bench: Bench) -> None:
+    """Learn the dataset; in ``continue`` mode on from the adapter of the round before."""
+    rows = (training_row(from_row(Example, row), ALPACA) for row in bench.product("dataset"))
+    before = next(iter(bench.adapters().values()), None)
+    start = str(before.folder) if before is not None else None
+    _learn(bench, rows, TrainingPlan(start=start, seed_share=bench.recipe.seed_share))
+
+
+def make_adapter_of_seeds(bench: Bench) -> None:
+    """Learn the seeds alone, by the same recipe."""
+    _learn(bench, _seed_rows(bench), TrainingPlan())
+
+
+def make_adapter_of_seeds_by_steps(bench: Bench) -> None:
+    """Learn the seeds alone, for as many optimizer steps as the expert took."""
+    name = next(name for name, place in bench.adapters().items() if place == bench.expert())
+    report = next(bench.product(name, REPORT))
+    _learn(bench, _seed_rows(bench), TrainingPlan(max_steps=report["num_steps"]))
+
+
+def make_adapter_of_labelled(bench: Bench) -> None:
+    """Learn the user's own labelled rows: what supervision would reach."""
+    rows = (TrainingRow(ALPACA.render(row.instruction, row.input), row.output) for row in bench.supervised)
+    _learn(bench, rows, TrainingPlan())
+
+
+def _seed_rows(bench: Bench) -> Iterable[TrainingRow]:
+    return (TrainingRow(ALPACA.render(seed.instruction, seed.input), seed.output) for seed in bench.split.training)
+
+
+def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan) -> None:
+    """The product is a PEFT folder with its template and its losses."""
+    for left in bench.folder.iterdir():  # what a killed attempt left; it goes on from its checkpoint
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    steps: list[TrainingStep] = []
+
+    def on_step(step: TrainingStep) -> None:
+        if not math.isfinite(step.loss):
+            told = f"the loss is no number any more at step {step.step}; lower recipe.learning_rate"
+            raise StageFailed(bench.stage.name, told, fault=Fault.USER, param="recipe.learning_rate")
+        steps.append(step)
+        speed = step.tokens / step.seconds if step.seconds else None
+        detail = {"loss": step.loss, "learning_rate": step.learning_rate, "tokens_per_second": speed}
+        bench.progress(step.step, step.num_steps, detail={**detail, "memory_bytes": step.memory_bytes})
+        if step.step % max(1, step.num_steps // 50) == 0:
+            bench.tell("training_step", f"step {step.step}: loss {step.loss:.3f}", data=to_row(step))
+
+    report = bench.engine.train(
+        rows, recipe=bench.recipe, folder=bench.folder, on_step=on_step, plan=plan, checkpoints=bench.checkpoints
+    )
+    bench.write(TEMPLATE, [ALPACA.to_dict()])
+    bench.write(TRAINING, [{key: row[key] for key in _TIMELESS} for row in map(to_row, steps)])
+    bench.write(REPORT, [to_row(replace(report, seconds=0.0, peak_bytes=0))])
+    bench.tell(
+        "training_done",
+        f"loss {report.first_loss:.3f} → {report.last_loss:.3f}: {report.num_steps} steps, {report.num_rows} rows",
+        data=to_row(report),
+        is_warning=report.num_dropped > 0,
+    )
