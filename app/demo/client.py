@@ -49,12 +49,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of base and expert, 0 to 100; ``low`` to ``high`` is the 95 % interval of the difference."""
+    """The expert and who else answered, 0 to 100; ``low`` to ``high`` is the 95 % interval of the difference."""
 
     task: str
     metric: str
     n: int
-    base: float
+    against: str
+    shots: int
+    score: float
     expert: float
     difference: float
     low: float

@@ -129,6 +129,30 @@ def metrics_table(metrics: Sequence[Metric], *, title: str) -> Table:
     return table
 
 
+LINES = {
+    "base": "base, without the template",
+    "base_template": "base",
+    "seeds_same_epochs": "learned the seeds alone, as many epochs",
+    "seeds_same_steps": "learned the seeds alone, as many steps",
+    "supervised": "learned labelled rows",
+    "champion": "served until now",
+}
+
+
+def lines_table(means: Sequence[Metric]) -> Table:
+    """The expert beside everybody else who answered the same items: mean token F1, a row each."""
+    table = Table(title="Expert against, mean token F1", title_justify="left")
+    table.add_column("who")
+    for column in ("score", "expert", "difference", "95 % interval"):
+        table.add_column(column, justify="right")
+    for mean in means:
+        shown = f", {mean.shots} shown" if mean.shots else ""
+        interval = f"{mean.low:+.1f} … {mean.high:+.1f}"
+        figures = (f"{mean.score:.1f}", f"{mean.expert:.1f}", f"{mean.difference:+.1f}", interval)
+        table.add_row(LINES.get(mean.against, mean.against) + shown, *figures)
+    return table
+
+
 def seconds_table(seconds: Mapping[str, float]) -> Table:
     """How long each step took."""
     table = Table(title="Seconds by step", title_justify="left")

@@ -21,11 +21,12 @@ from app.core.errors import SelfspecError, SetupError
 from app.core.recipe import make_recipe
 from app.core.records import Seed, digest_of
 from app.demo.client import Answer, Client, Job, Metric
-from app.demo.view import metrics_table, seconds_table, stage_view
+from app.demo.view import lines_table, metrics_table, seconds_table, stage_view
 from app.processes import Processes, ended_by_signals
 from app.serve import local_url, prepare, run_service, wait_ready
 from app.settings import Settings
 
+BASE = "base_template"  # the line of the base, asked like the expert
 DOMAIN = "finance"
 RECIPE = {"preset": "quick"}
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / DOMAIN
@@ -77,14 +78,16 @@ def _walk(
     job = follow(client, post(client, settings=settings), processes=processes, console=console)
     watch.seconds.update({stage.name: round(stage.seconds or 0.0, 1) for stage in job.stages})
     console.rule("3/4  Compare: GET /jobs/{id}/metrics", align="left")
-    metrics = client.metrics(job.id)
+    figures = client.metrics(job.id)
+    metrics = [figure for figure in figures if (figure.against, figure.shots) == (BASE, 0)]
     for name, title in (("f1", "Token F1"), ("rougeL", "ROUGE-L")):
         console.print(metrics_table([metric for metric in metrics if metric.metric == name], title=title))
+    console.print(lines_table([figure for figure in figures if (figure.task, figure.metric) == ("mean", "f1")]))
     console.rule("4/4  Ask both: POST /generate", align="left")
     with watch.step("answers"):
         adapter = ask_both(client, job, item=pick_item(metrics), console=console)
     mean = next(metric for metric in metrics if (metric.task, metric.metric) == ("mean", "f1"))
-    scores = {"base_f1": mean.base, "expert_f1": mean.expert, "difference": mean.difference}
+    scores = {"base_f1": mean.score, "expert_f1": mean.expert, "difference": mean.difference}
     interval = {"low": mean.low, "high": mean.high}
     return {**{name: round(score, 2) for name, score in {**scores, **interval}.items()}, "adapter": adapter}
 

@@ -72,7 +72,7 @@ def _rounds(recipe: Recipe) -> Iterator[Stage]:
         stage = partial(Stage, iteration=number, is_needed=has_not_fallen if number > 1 else always)
         reads = (*trials, *([before] if before else []))
         yield stage(name("instructions"), "instructions", reads, make_instructions, writer=before)
-        yield Stage(
+        yield stage(
             name("responses"),
             "responses",
             (name("instructions"), *trials, *([responder] if responder else [])),

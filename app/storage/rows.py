@@ -30,7 +30,7 @@ def append_rows(path: Path, rows: Iterable[object]) -> int:
             for row in rows:
                 file.write(_encode(row))
                 count += 1
-        except (TypeError, ValueError):
+        except BaseException:
             file.truncate(before)
             raise
     return count

@@ -78,3 +78,16 @@ def test_an_uploaded_evaluation_set_leaves_the_seeds_whole() -> None:
 def test_nothing_to_hold_out_is_the_users_to_mend(given: list[Seed]) -> None:
     with pytest.raises(InvalidInput, match="send evaluation"):
         split(given)
+
+
+def test_a_job_that_chooses_holds_seeds_out_beside_its_evaluation_set() -> None:
+    items = [seed(100)]
+    found = split_seeds(seeds(10), items, fraction=0.2, seed=0, chooses=True)
+    assert (found.evaluation, found.is_holdout, len(found.holdout)) == (tuple(items), False, 2)
+    assert set(found.training) | set(found.holdout) == set(seeds(10))
+    assert set(found.training).isdisjoint(found.holdout)
+
+
+def test_a_job_that_cannot_hold_out_says_what_else_to_ask_for() -> None:
+    with pytest.raises(InvalidInput, match="one iteration and no sizes"):
+        split_seeds([seed(1)], [seed(2)], fraction=0.2, seed=0, chooses=True)

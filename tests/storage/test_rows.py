@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import ArtifactDamaged, SetupError
-from app.storage.rows import append_rows, read_rows, truncate_torn
+from app.storage.rows import append_rows, read_rows, truncate_last, truncate_torn
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def test_what_is_no_json_is_refused_and_nothing_is_written(tmp_path: Path) -> No
         append_rows(path, [{"loss": 1.0}, {"loss": float("nan")}])
     with pytest.raises(TypeError, match="not list"):
         append_rows(path, [["a"]])
-    assert not path.exists()
+    assert list(read_rows(path)) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -80,3 +80,13 @@ def test_rows_are_json_for_anyone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     append_rows(path, [Note("x", ("a",))])
     assert json.loads(path.read_text()) == {"text": "x", "tags": ["a"]}
+
+
+def test_the_last_lines_can_be_cut(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, ({"n": n, "text": "x" * 70_000} for n in range(5)))
+    truncate_last(path, 2)
+    assert [row["n"] for row in read_rows(path)] == [0, 1, 2]
+    append_rows(path, [{"n": 9}])
+    truncate_last(path, 4)
+    assert path.read_bytes() == b""

@@ -1,0 +1,57 @@
+"""The recipe: presets, and every way in which knobs can be wrong is refused by the name of the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.core.errors import InvalidInput
+from app.core.recipe import PRESETS, make_recipe
+
+
+def problems(**knobs: Any) -> dict[str, str]:
+    """Field and reason of what is refused."""
+    with pytest.raises(InvalidInput) as refused:
+        make_recipe(knobs)
+    return {problem.field: problem.reason for problem in refused.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("knobs", "field", "words"),
+    [
+        ({"retrieval": "token"}, "corpus", "POST /corpora"),
+        ({"corpus": "c1"}, "retrieval", "would not be used"),
+        ({"sizes": [0, 5], "iterations": 2}, "sizes", "iterations"),
+        ({"sizes": [5, 5]}, "sizes", "different"),
+        ({"sizes": [-1]}, "sizes", "below 0"),
+        ({"evaluation_shots": [1, 5]}, "evaluation_shots", "must hold 0"),
+        ({"evaluation_shots": []}, "evaluation_shots", "must hold 0"),
+        ({"evaluation_shots": [0, 0]}, "evaluation_shots", "different"),
+        ({"min_agreement": 0.5}, "min_agreement", "response_samples"),
+        ({"retrieval": "sequence", "corpus": "c1", "response_samples": 3}, "response_samples", "must be 1"),
+        ({"label_first": True}, "label_first", "anchored"),
+        ({"tasks_per_prompt": 3}, "tasks_per_prompt", "must exceed"),
+        ({"iterations": 0}, "iterations", "greater than or equal to 1"),
+        ({"iteration_mod": "fresh"}, "iteration_mod", "did you mean 'iteration_mode'"),
+        ({"preset": "big"}, "preset", "unknown preset"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_field(knobs: dict[str, Any], field: str, words: str) -> None:
+    found = problems(**knobs)
+    assert list(found) == [f"recipe.{field}"]
+    assert words in found[f"recipe.{field}"]
+
+
+def test_the_paper_is_the_default() -> None:
+    recipe = make_recipe()
+    assert (recipe.lora_rank, recipe.lora_alpha, recipe.batch_size, recipe.learning_rate) == (8, 16, 32, 3e-4)
+    assert (recipe.num_examples, recipe.epochs, recipe.seeds_per_prompt, recipe.retrieval_top_k) == (5000, 3, 3, 5)
+    assert (recipe.instruction_temperature, recipe.instruction_top_p) == (1.0, 0.98)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recipe_survives_its_own_record(preset: str) -> None:
+    recipe = make_recipe({"preset": preset, "sizes": [0, 7]})
+    assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
+    assert recipe.pool_size == 7
