@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 # bytecode must be kept: without it every process takes seconds longer to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo serve test check bench-serving bench-overhead lock clean
+.PHONY: help install demo serve test check bench-serving bench-overhead bench-quality bench-pipeline lock clean
 
 help: ## Show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -38,6 +38,13 @@ bench-serving: install ## Measure serving beside its peers; QUICK=1: minutes; OP
 
 bench-overhead: install ## Measure what the API itself costs, with the fake engine
 	@$(RUN) -m benchmarks.overhead $(OPTIONS)
+
+bench-quality: install ## Measure experts on real data, write docs/results.md; CONFIG= DATA= BASE= SIZE= OPTIONS=
+	@$(RUN) -m benchmarks.quality $(if $(CONFIG),--config "$(CONFIG)") $(if $(DATA),--data "$(DATA)") \
+	  $(if $(BASE),--base "$(BASE)") $(if $(SIZE),--size "$(SIZE)") $(OPTIONS)
+
+bench-pipeline: install ## Measure generating, training and the novelty filter; OPTIONS="--help"
+	@$(RUN) -m benchmarks.pipeline $(OPTIONS)
 
 lock: install ## Write requirements.lock anew from pyproject.toml
 	@echo torch==2.13.0 | $(RUN) -m uv pip compile pyproject.toml --constraint - --universal --python-version 3.11 \

@@ -18,6 +18,7 @@ from app.storage.artifacts import ArtifactStore
 from app.storage.database import Database
 from app.storage.job_queue import TASK, CeleryApp, JobQueue, make_celery
 
+JOB_SLOTS = 4  # adapters of a job that are asked in one batch: the expert, its controls, the champion
 RUN_JOB = TASK  # the name of the one task a worker knows
 
 
@@ -70,9 +71,9 @@ def build_stores(settings: Settings) -> Stores:
 
 
 def build(settings: Settings, *, role: Literal["api", "job"]) -> Resources:
-    """Stores and engine. The base loads in the background; a job's engine holds only its own adapter."""
+    """Stores and engine. The base loads in the background; a job's engine holds what the job compares."""
     stores = build_stores(settings)
-    num_slots = settings.adapter_slots if role == "api" else 1
+    num_slots = settings.adapter_slots if role == "api" else min(JOB_SLOTS, settings.adapter_slots)
     engine = make_engine(settings, num_slots=num_slots, max_waiting=settings.max_waiting if role == "api" else None)
     return Resources(settings, stores.database, stores.artifacts, stores.queue, engine, stores.clock)
 

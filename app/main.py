@@ -15,13 +15,16 @@ from app.api import admin, deps, docs, errors, openapi
 from app.api.body_limit import BodyLimit
 from app.api.routes import (
     adapters,
+    corpora,
     domains,
     engine,
     generate,
     health,
     jobs,
+    lineage,
     openai,
     openai_models,
+    seeds,
     specialize,
     vllm_adapters,
 )
@@ -55,13 +58,14 @@ def create_app(resources: Resources | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan(resources, settings),
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_corpus_bytes=settings.max_corpus_bytes)
     app.state.watch = Watch(app, settings)
     errors.install(app)
     docs.install(app)
     openapi.install(app)
     admin.install(app, settings.admin_key.get_secret_value() if settings.admin_key is not None else None)
-    for room in (specialize, jobs, domains, adapters, generate, openai, openai_models, vllm_adapters, engine, health):
+    rooms = (specialize, seeds, jobs, lineage, corpora, domains, adapters)
+    for room in (*rooms, generate, openai, openai_models, vllm_adapters, engine, health):
         app.include_router(room.router, dependencies=[Depends(deps.check_url)])
     return app
 
@@ -101,6 +105,7 @@ def make_services(resources: Resources, *, engine: Engine) -> Services:
         adapter_roots=settings.resolved_adapter_roots,
         limits=Limits(settings.max_seeds, settings.max_field_chars, settings.max_lora_rank),
         lease_seconds=settings.lease_seconds,
+        small_corpus_passages=settings.small_corpus_passages,
     )
 
 

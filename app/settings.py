@@ -117,6 +117,15 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest request body, bytes; larger ones are refused with 413."
     )
+    max_corpus_bytes: int = Field(
+        4 * 1024**3, ge=1024, description="Largest body of POST /corpora, bytes; larger ones are refused with 413."
+    )
+    small_corpus_passages: int = Field(
+        2000,
+        ge=0,
+        description="Corpora of at most so many passages are searched in memory, larger ones through an index on disk. "
+        "What is found is the same.",
+    )
     max_seeds: int = Field(10_000, ge=1, description="Most seeds (and most evaluation items) one upload may hold.")
     max_field_chars: int = Field(20_000, ge=1, description="Longest text in a field of a seed, characters.")
 

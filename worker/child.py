@@ -29,6 +29,7 @@ def main(job_id: str, owner: str, attempt: str) -> int:
         artifacts=resources.artifacts,
         engine=resources.engine,
         clock=resources.clock,
+        small_corpus_passages=settings.small_corpus_passages,
     )
     try:
         runner.run()

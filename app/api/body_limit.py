@@ -5,29 +5,43 @@ Plain ASGI, so that it stands before every parser. Knows nothing about what a bo
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
 from app.core.errors import Problem, TooLarge
 
+CORPORA = "/corpora"  # whose body is written to disk as it comes, so it may be larger
+
+
+class Limit(NamedTuple):
+    """Most bytes of a body, and the variable that says so."""
+
+    num_bytes: int
+    variable: str
+
 
 class BodyLimit:
-    """Middleware that answers 413 to more than ``max_bytes`` of body."""
+    """Middleware that answers 413 to a body that is too large."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_corpus_bytes: int) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._limit = Limit(max_bytes, "SELFSPEC_MAX_UPLOAD_BYTES")
+        self._corpus_limit = Limit(max_corpus_bytes, "SELFSPEC_MAX_CORPUS_BYTES")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif _declared_bytes(scope) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+            return
+        limit = self._corpus_limit if scope["path"] == CORPORA else self._limit
+        if _declared_bytes(scope) > limit.num_bytes:
+            await _refuse(scope, receive, send, limit)
         else:
-            await self._count(scope, receive, send)
+            await self._count(scope, receive, send, limit)
 
-    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _count(self, scope: Scope, receive: Receive, send: Send, limit: Limit) -> None:
         num_bytes = 0
         started = False
 
@@ -35,7 +49,7 @@ class BodyLimit:
             nonlocal num_bytes
             message = await receive()
             num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_bytes:
+            if num_bytes > limit.num_bytes:
                 raise _TooMuch
             return message
 
@@ -49,13 +63,14 @@ class BodyLimit:
         except _TooMuch:
             if started:
                 raise
-            await self._refuse(scope, receive, send)
+            await _refuse(scope, receive, send, limit)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reason = f"larger than {self._max_bytes:,} bytes (SELFSPEC_MAX_UPLOAD_BYTES)"
-        response = error_response(TooLarge([Problem("body", reason)]), path=scope["path"])
-        response.headers["Connection"] = "close"  # the rest of the body is not worth reading
-        await response(scope, receive, send)
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, limit: Limit) -> None:
+    reason = f"larger than {limit.num_bytes:,} bytes ({limit.variable})"
+    response = error_response(TooLarge([Problem("body", reason)]), path=scope["path"])
+    response.headers["Connection"] = "close"  # the rest of the body is not worth reading
+    await response(scope, receive, send)
 
 
 class _TooMuch(BaseException):

@@ -59,7 +59,7 @@ JOB: dict[str, Any] = {
             "responses", "running", 60, 120, seconds=60.0, seconds_remaining=60.0, started_at="2026-01-05T09:01:32Z"
         ),
         _stage("dataset", "pending", 0, None),
-        _stage("adapter", "pending", 0, None),
+        *(_stage(name, "pending", 0, None) for name in ("adapter", "adapter-seeds", "adapter-seeds-steps")),
         _stage("metrics", "pending", 0, None),
         _stage("gate", "pending", 0, None),
     ],
@@ -91,19 +91,46 @@ EVENT = {
     "type": "job_queued",
     "stage": None,
     "message": "2 seeds and 0 evaluation items were checked; the job is queued",
-    "data": {"seeds": 2, "evaluation": 0},
+    "data": {"seeds": 2, "evaluation": 0, "labelled": 0},
 }
 METRIC = {
     "task": "mean",
     "metric": "f1",
     "n": 120,
-    "base": 21.4,
+    "against": "base_template",
+    "shots": 0,
+    "score": 21.4,
     "expert": 38.9,
     "difference": 17.5,
     "low": 12.1,
     "high": 22.8,
 }
-METRICS = {"job": JOB_ID, "metrics": [METRIC]}
+METRICS = {
+    "job": JOB_ID,
+    "metrics": [METRIC],
+    "about": {
+        "chosen_by": None,
+        "reported_on": "evaluation",
+        "n": 120,
+        "num_shown_fewer": 0,
+        "notes": ["the interval of the mean token F1's gain over the base is 10.7 points wide"],
+    },
+    "over_shots": [{"line": "expert", "task": "mean", "metric": "f1", "worst": 37.2, "average": 38.6, "best": 39.8}],
+    "off_domain": {
+        "domains": [
+            {
+                "domain": "biomedicine",
+                "n": 20,
+                "base": 18.0,
+                "expert": 19.5,
+                "difference": 1.5,
+                "low": -2.1,
+                "high": 5.2,
+            }
+        ],
+        "perplexity": {"base": 21.3, "expert": 22.0, "ratio": 1.03, "num_tokens": 214},
+    },
+}
 DATASET_ROW = (
     '{"id": "9b1f0c55d2a7e643", "instruction": "Does the headline sound good, bad or neutral for the company?", '
     '"input": "Tavrick cuts its outlook", "output": "bad", "task": "headline_sentiment", "origin": "generated", '
@@ -132,6 +159,9 @@ ADAPTER = {
     },
     "digest": f"{ADAPTER_ID}0d9e8c7b6a5f4e3d2c1b0a99887766554433221100ffeedd",
     "created_at": "2026-01-05T09:08:10Z",
+    "decision": "promote",
+    "reason": "mean token F1 21.4 (the base) → 38.9 over 120 items (difference +17.5, 95 % interval +12.1 to +22.8): "
+    "surely better than the base",
     "metrics": [METRIC],
 }
 DOMAIN = {
@@ -140,6 +170,15 @@ DOMAIN = {
     "champion": ADAPTER,
     "versions": [ADAPTER],
     "created_at": "2026-01-05T09:00:00Z",
+}
+PROMOTE = {"version": 1, "reason": "reads better on last week's headlines"}
+PROMOTION = {
+    "id": 3,
+    "adapter": ADAPTER_ID,
+    "adapter_name": "finance@v1",
+    "created_at": "2026-01-06T08:00:00Z",
+    "reason": "by hand: reads better on last week's headlines",
+    "job": None,
 }
 QUESTION = {
     "instruction": "Does the headline sound good, bad or neutral for the company? Answer with one word.",

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from app.api.schemas.specialize import SpecializeRequest
+from app.api.schemas.specialize import DoctorRequest, SpecializeRequest
 
 REF = "#/components/schemas/"
-_HAND_PARSED: tuple[type[BaseModel], ...] = (SpecializeRequest,)
+_HAND_PARSED: tuple[type[BaseModel], ...] = (SpecializeRequest, DoctorRequest)
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")  # every 422 of ours has an ErrorBody instead
 
 

@@ -1,4 +1,4 @@
-"""The two bodies of POST /specialize, JSON and multipart, as one request; nothing in it is believed yet.
+"""The two bodies of POST /specialize and /seeds/doctor, JSON and multipart, as one request; nothing is believed yet.
 
 Faults of the form are kept as problems, to be told together with those of the content.
 """
@@ -18,8 +18,8 @@ from app.core.errors import InvalidInput, Problem
 from app.services.request_checks import RawRequest
 from app.services.seed_files import Upload, decode_text, json_reason, parse_json
 
-FIELDS = ("domain", "description", "seeds", "evaluation", "recipe", "base")
-FILES = ("seeds", "evaluation")
+FIELDS = ("domain", "description", "seeds", "domains", "evaluation", "labelled", "recipe", "base")
+FILES = ("seeds", "evaluation", "labelled")
 JSON, FORM = "application/json", "multipart/form-data"
 
 
@@ -83,6 +83,8 @@ def _typed(key: str, content: Upload | str) -> tuple[Upload | str | None, str | 
     if key in FILES:
         fault = f"must be a file, as in: curl -F {key}=@{key}.jsonl"
         return (content, None) if isinstance(content, Upload) else (None, fault)
+    if key == "domains":
+        return None, f"cannot be sent in a form: send several domains as {JSON}"
     if isinstance(content, str):
         return content, None
     text, problems = decode_text(content.data, source="form")

@@ -170,10 +170,20 @@ class StageFailed(SelfspecError):
 
     code = "stage_failed"
 
-    def __init__(self, stage: str, message: str, *, fault: Fault = Fault.SERVICE, param: str | None = None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        message: str,
+        *,
+        fault: Fault = Fault.SERVICE,
+        param: str | None = None,
+        is_worth_keeping: bool = False,
+    ) -> None:
+        """``is_worth_keeping``: what the stage has made so far is whole as far as it goes."""
         super().__init__(f"stage {stage}: {message}", param=param)
         self.stage = stage
         self.fault = fault
+        self.is_worth_keeping = is_worth_keeping
 
 
 class SetupError(SelfspecError):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from app.core.errors import InvalidInput, Problem
+from app.core.languages import language_fault
 
 PromptStyle = Literal["list", "anchored"]
 
@@ -71,13 +72,20 @@ class Recipe(BaseModel):
     response_shots: int = Field(0, ge=0, le=10, description="Same-task seeds shown when answering; 0 is the paper's.")
     response_temperature: float = Field(0.0, ge=0, le=2)
     response_max_new_tokens: int = Field(256, ge=1, le=8192)
-    responder: Literal["generator", "seeds_expert"] = Field(
-        "generator",
-        description="Who answers the new tasks. generator: the base (from iteration 2 on the previous expert), as in "
-        "the paper. seeds_expert: an adapter that first learns from the seeds alone.",
+    responders: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Who answers the new tasks. 0: the base (from iteration 2 on the previous expert), as in the "
+        "paper. Else so many adapters that first learn from the seeds alone, each from another random beginning.",
     )
+    responder_epochs: int = Field(6, ge=1, le=100, description="Epochs over the seeds that a responder learns.")
     response_samples: int = Field(
-        1, ge=1, le=64, description="Answers drawn for each new task; of several, the one most like the others is kept."
+        1,
+        ge=1,
+        le=64,
+        description="Answers drawn for each new task (by each responder); of several, the one most like the others is "
+        "kept.",
     )
     response_sample_temperature: float = Field(
         0.7, gt=0, le=2, description="Temperature of the answers drawn besides the first."
@@ -85,10 +93,16 @@ class Recipe(BaseModel):
     min_agreement: float = Field(
         0.0, ge=0, le=1, description="Drop a row whose kept answer is less like the other samples than this, token F1."
     )
+    weigh_by_agreement: bool = Field(False, description="A row's loss counts as much as its answers agree, 0 to 1.")
     validity: Literal["off", "strict"] = Field(
         "off",
         description="strict: what an answer extracts, its numbers and its labels must be in its input or in the "
-        "seeds, as far as the seeds themselves keep to that.",
+        "seeds, as far as the seeds themselves keep to that; of several answers only such are chosen from.",
+    )
+    balance: bool = Field(
+        False,
+        description="Of tasks whose answers are a few labels, keep the labels in the seeds' shares; of others, "
+        "no more answers that occur twice among the seeds (such as none) than their share.",
     )
 
     # Retrieval for responses (App. D, Table 2)
@@ -186,6 +200,8 @@ class Recipe(BaseModel):
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
         """Knobs that exclude each other: the field to change, and why."""
+        if (fault := language_fault(self.language)) is not None:
+            yield "language", fault
         if self.prompt_style == "list" and self.seeds_per_prompt >= self.tasks_per_prompt:
             yield "tasks_per_prompt", "must exceed seeds_per_prompt: the seeds are the list's first items"
         if self.retrieval != "none" and self.corpus is None:
@@ -200,10 +216,14 @@ class Recipe(BaseModel):
             yield "evaluation_shots", "must hold 0, and no number below it: the gate decides by it"
         if len(set(self.evaluation_shots)) < len(self.evaluation_shots) or max(self.evaluation_shots) > 20:
             yield "evaluation_shots", "must be different numbers up to 20"
-        if self.min_agreement and self.response_samples == 1:
-            yield "min_agreement", "needs response_samples of 2 or more"
+        if self.min_agreement and max(self.responders, 1) * self.response_samples == 1:
+            yield "min_agreement", "needs response_samples or responders of 2 or more"
+        if self.weigh_by_agreement and max(self.responders, 1) * self.response_samples == 1:
+            yield "weigh_by_agreement", "needs response_samples or responders of 2 or more"
         if self.retrieval != "none" and self.response_samples > 1:
             yield "response_samples", "must be 1 with retrieval: the passages' answers are the samples"
+        if self.retrieval != "none" and self.responders > 1:
+            yield "responders", "must be 0 or 1 with retrieval: one writer reads the passages"
         if self.label_first and self.prompt_style != "anchored":
             yield "label_first", "needs prompt_style anchored"
 

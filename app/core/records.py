@@ -389,6 +389,9 @@ class Judged:
     text: str
     finish_reason: str
     scores: dict[str, float]
+    num_shown: int = 0  # demonstrations; fewer than ``shots`` where the base can read no more
+    num_tokens: int = 0
+    generator: str = "base"  # or an adapter id, read back from what computed it
 
 
 MEAN = "mean"  # the task name of a comparison over all tasks

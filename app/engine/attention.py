@@ -52,7 +52,7 @@ def attend(
     scaled = query.view(rows, key.shape[1], heads // key.shape[1], dim) * (dim**-0.5 if scaling is None else scaling)
     scores = torch.matmul(key, scaled.transpose(-1, -2)).transpose(-1, -2).float()  # keys first: what lies in memory
     if attention_mask is not None:
-        scores.masked_fill_(~attention_mask, -torch.inf)
+        scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)  # no NaN for a row that is all padding
     mixed = torch.matmul(scores.softmax(-1).to(value.dtype), value)  # [rows, key heads, heads of each, dim]
     return mixed.reshape(rows, 1, heads, value.shape[-1]), None
 

@@ -186,11 +186,11 @@ class Batcher:
 
     def _admit(self) -> Prefill | None:
         """The prompts to compute next. At most one slot is written, so that nobody waits longer than that."""
-        if (asked := self.scheduler.next_probe()) is not None:
-            probe, turn = asked
+        if (asked := self.scheduler.next_errand()) is not None:
+            errand, turn = asked
             self._acted = True
-            if self.residents.place(probe, turn):
-                self.residents.prove(probe, turn[0])
+            if self.residents.place(errand, turn):
+                errand.run(turn[0])
             if turn[2]:
                 return None
         chosen: list[Sequence] = []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, as_completed
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -23,13 +24,17 @@ from app.core.records import (
     Completion,
     EngineState,
     GenerationRequest,
+    MixtureCompletion,
+    MixtureRequest,
     Piece,
+    Score,
+    ScoreRequest,
     TrainingPlan,
     TrainingReport,
     TrainingRow,
     TrainingStep,
 )
-from app.engine import sequences
+from app.engine import mixture, scoring, sequences
 from app.engine.adapter_files import AdapterFile, read_adapter
 from app.engine.base import BaseOptions, LoadedBase, load_base, load_tokenizer
 from app.engine.batcher import Batcher, Limits
@@ -39,14 +44,16 @@ from app.engine.grammar import Grammars
 from app.engine.host_tier import HostTier
 from app.engine.loop import Loop
 from app.engine.memory import free_bytes
+from app.engine.passes import passes_beside
 from app.engine.rectangle import layout_of
 from app.engine.sampling import make_sampler
-from app.engine.scheduler import Probe, Scheduler
+from app.engine.scheduler import Errand, Scheduler
 from app.engine.slot_table import SlotTable
 from app.engine.slots import SlotBank, slot_bytes
 from app.engine.training import train_adapter
 
 _PROBE = "Explain in one sentence what the following figures say and why they matter to the reader: 12, 17 and 31."
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,16 @@ class TorchEngine:
                 future.cancel()
             raise
         return [future.result() for future in futures]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        self.wait_ready()
+        with self._holding(request.adapter for request in requests):
+            return scoring.score(self._passes, requests)
+
+    def generate_mixture(self, requests: Sequence[MixtureRequest]) -> list[MixtureCompletion]:
+        self.wait_ready()
+        with self._holding(request.adapter for request in requests):
+            return mixture.generate_mixtures(self._passes, requests)
 
     def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
         self.wait_ready()
@@ -244,6 +261,9 @@ class TorchEngine:
             probe_ids=base.encode(_PROBE),
             counts=self._counts,
         )
+        self._passes = passes_beside(
+            self._batcher, base, layout, run=self._run, step_tokens=sizes.prefill_tokens, num_rows=sizes.max_batch
+        )
         with self._lock:
             self._loaded = base
             early, self._early = self._early, []
@@ -288,8 +308,7 @@ class TorchEngine:
         sequence = self._sequence(ticket)
         adapter = sequence.adapter
         if adapter is not None:
-            if adapter not in self._proofs or not self._host.hold(adapter):
-                raise NotFound(f"adapter {adapter} is not attached", param="adapter")
+            self._hold(adapter)
             sequence.future.add_done_callback(lambda future: self._host.release(adapter))
         self._open.add(sequence.future)
         sequence.future.add_done_callback(self._open.discard)
@@ -319,6 +338,27 @@ class TorchEngine:
         self._batching.check(sequence)
         return sequence
 
+    def _run(self, adapter: str | None, compute: Callable[[int], _T]) -> _T:
+        """Wait for a slot and for what is computed in it, between two steps."""
+        errand = Errand(adapter, compute)
+        self._loop.call_soon(lambda: self._batching.scheduler.add(errand))
+        result: _T = errand.future.result()
+        return result
+
+    def _hold(self, adapter: str) -> None:
+        """Keep an adapter in host memory until it is released. Raises NotFound for one that is not attached."""
+        if adapter not in self._proofs or not self._host.hold(adapter):
+            raise NotFound(f"adapter {adapter} is not attached", param="adapter")
+
+    @contextmanager
+    def _holding(self, adapters: Iterable[str | None]) -> Iterator[None]:
+        """Keep them all until the block ends."""
+        with ExitStack() as held:
+            for adapter in {adapter for adapter in adapters if adapter is not None}:
+                self._hold(adapter)
+                held.callback(self._host.release, adapter)
+            yield
+
     def _read(self, adapter: str, folder: Path) -> AdapterFile:
         """From disk, refused before it costs anybody anything."""
         info = self._base.info
@@ -335,12 +375,10 @@ class TorchEngine:
 
     def _prove(self, adapter: str) -> Attachment:
         """Wait for a slot and for what the adapter does in it; one that does not act is dropped."""
-        probe = Probe(adapter)
         if not self._host.hold(adapter):
             raise NotReady(f"adapter {adapter} was evicted while it was attached; try again")
         try:
-            self._loop.call_soon(lambda: self._batching.scheduler.add(probe))
-            return probe.future.result()
+            return self._run(adapter, lambda slot: self._batching.residents.prove(adapter, slot))
         except AdapterRefused:
             self._loop.call_soon(lambda: self._batching.residents.detach(adapter))
             raise

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AdapterRefused, DeadlineExceeded, InvalidInput, NotFound, NotReady, Overloaded, Problem
+from app.core.errors import AdapterRefused, DeadlineExceeded, NotFound, NotReady, Overloaded
 from app.core.recipe import Recipe
 from app.core.records import (
     COUNTERS,
@@ -32,14 +32,21 @@ from app.core.records import (
     EngineState,
     ExpertLoad,
     GenerationRequest,
+    MixtureCompletion,
+    MixtureRequest,
     Piece,
+    Score,
+    ScoreRequest,
     TrainingPlan,
     TrainingReport,
     TrainingRow,
     TrainingStep,
 )
+from app.engine import fake_likelihood
 from app.engine.fake_places import ADAPTER_BYTES, Places
 from app.engine.fake_text import Written, clip, tokens_of, write
+from app.engine.request_checks import check_fits, check_mixture
+from app.engine.training_batches import BatchOrder
 
 
 @dataclass(slots=True)
@@ -166,6 +173,21 @@ class FakeEngine:
                 on_completion(position, answers[-1])
         return answers
 
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        self.wait_ready()
+        for request in requests:
+            num_new = self.count(request.continuation) + request.with_end
+            self._check_fits("prompt", request.adapter, request.prompt, num_new)
+        return [fake_likelihood.score(request) for request in requests]
+
+    def generate_mixture(self, requests: Sequence[MixtureRequest]) -> list[MixtureCompletion]:
+        self.wait_ready()
+        for request in requests:
+            check_mixture(request)
+            for prompt in request.prompts:
+                self._check_fits("prompts", request.adapter, prompt, request.max_new_tokens)
+        return [fake_likelihood.mix(request) for request in requests]
+
     def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
         with self._changed:
             self.wait_ready()
@@ -194,18 +216,22 @@ class FakeEngine:
         plan: TrainingPlan = PLAIN,
         checkpoints: Path | None = None,
     ) -> TrainingReport:
-        rows = list(rows)
-        num_steps = plan.max_steps or max(1, recipe.epochs * -(-len(rows) // recipe.batch_size))
-        tokens = sum(self.count(row.prompt) + self.count(row.target) for row in rows) * recipe.epochs
+        learned, is_seed, tokens = hashlib.sha256(repr((recipe.seed, plan.max_steps, plan.seed_share)).encode()), [], 0
+        if plan.start is not None:
+            learned.update((Path(plan.start) / "adapter_model.safetensors").read_bytes())
+        for row in rows:
+            learned.update(repr((row.prompt, row.target, row.weight, row.is_seed)).encode())
+            is_seed.append(row.is_seed)
+            tokens += self.count(row.prompt) + self.count(row.target)
+        order = BatchOrder(is_seed, batch_size=recipe.batch_size, seed_share=plan.seed_share, seed=recipe.seed)
+        an_epoch = max(1, order.steps_an_epoch)
+        num_steps = plan.max_steps or an_epoch * recipe.epochs
         for step in range(1, num_steps + 1):
-            share = step / num_steps
-            on_step(
-                TrainingStep(step, num_steps, recipe.epochs * share, 2.0 - share, recipe.learning_rate, tokens, 0.0)
-            )
-        learned = (recipe.seed, plan, [(row.prompt, row.target, row.weight) for row in rows])
-        seed = hashlib.sha256(repr(learned).encode()).digest()
-        write_fake_adapter(folder, base_name=self._base.name, rank=recipe.lora_rank, weights=seed)
-        return TrainingReport(num_steps, len(rows), 0, tokens, 0.0, 2.0, 1.0, num_parameters=64, num_modules=1)
+            loss, read = 2.0 - step / num_steps, tokens * step // an_epoch
+            on_step(TrainingStep(step, num_steps, step / an_epoch, loss, recipe.learning_rate, read, 0.0))
+        write_fake_adapter(folder, base_name=self._base.name, rank=recipe.lora_rank, weights=learned.digest())
+        tokens = tokens * num_steps // an_epoch
+        return TrainingReport(num_steps, len(is_seed), 0, tokens, 0.0, 2.0, 1.0, num_parameters=64, num_modules=1)
 
     def stats(self) -> Mapping[str, int | float]:
         with self._changed:
@@ -255,14 +281,15 @@ class FakeEngine:
 
     def _check(self, request: GenerationRequest) -> None:
         self.wait_ready()
-        if request.adapter is not None and request.adapter not in self._places:
-            raise NotFound(f"adapter {request.adapter} is not attached", param="adapter")
-        used, most = self.count(request.prompt), self._base.context_tokens
-        if used + request.max_new_tokens > most:
-            reason = f"{used} tokens of prompt and {request.max_new_tokens} new ones do not fit the base's {most}"
-            raise InvalidInput([Problem("input", reason)])
+        self._check_fits("input", request.adapter, request.prompt, request.max_new_tokens)
         if self.stats()["waiting"] >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} requests wait; ask again later")
+
+    def _check_fits(self, param: str, adapter: str | None, prompt: str, num_new: int) -> None:
+        with self._changed:
+            if adapter is not None and adapter not in self._places:
+                raise NotFound(f"adapter {adapter} is not attached", param="adapter")
+        check_fits(param, num_tokens=self.count(prompt), num_new=num_new, context_tokens=self._base.context_tokens)
 
     def _work(self) -> None:
         """Go on with every request as far as it may; one that ends may let another begin."""

@@ -71,7 +71,7 @@ class Forward:
         lengths = [end - (work.width - length) for length in work.lengths]
         logits = self._run(tokens, lengths, rectangle, [sequence.slot for sequence in work.sequences])
         rectangle.last = end
-        return logits
+        return logits[:, -1]
 
     def decode(self, band: Band) -> Tensor:
         """Compute every sequence's newest token → logits of the next [rows, vocabulary]."""
@@ -81,6 +81,16 @@ class Forward:
         lengths = [length + 1 for length in band.lengths]
         logits = self._run(tokens, lengths, band.rectangle, [sequence.slot for sequence in sequences])
         band.stepped()
+        return logits[:, -1]
+
+    def extend(self, past: Rectangle, lengths: list[int], tokens: list[list[int]], slot: int) -> Tensor:
+        """Compute the next columns of rows of one adapter → logits after each of them [rows, new, vocabulary].
+
+        ``lengths``: of each row before. A row that ends earlier is padded on the right, with any token.
+        """
+        new = len(tokens[0])
+        logits = self._run(tokens, [length + new for length in lengths], past, [slot] * len(tokens), kept=new)
+        past.last += new
         return logits
 
     def log_probabilities(self, prompt_ids: Many[int], slot: int) -> Tensor:
@@ -90,8 +100,13 @@ class Forward:
             tokens = torch.tensor([list(prompt_ids)], device=self._base.device)
             return torch.log_softmax(self._base.model(input_ids=tokens, use_cache=False).logits[0].float(), dim=-1)
 
-    def _run(self, tokens: list[list[int]], lengths: list[int], past: Rectangle, slots: list[int]) -> Tensor:
-        """``lengths``: of each row afterwards, its new tokens included; negative for one that is all padding."""
+    def _run(
+        self, tokens: list[list[int]], lengths: list[int], past: Rectangle, slots: list[int], *, kept: int = 1
+    ) -> Tensor:
+        """Logits after the last ``kept`` columns [rows, kept, vocabulary].
+
+        ``lengths``: of each row afterwards, its new tokens included; negative for one that is all padding.
+        """
         device = self._base.device
         ids = torch.tensor(tokens, device=device)
         new = ids.shape[1]
@@ -104,8 +119,8 @@ class Forward:
             position_ids=positions,
             past_key_values=past,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=kept,
         )
         self._segments.set(slots, num_tokens=new)
         logits: Tensor = self._base.model(input_ids=ids, **arguments).logits
-        return logits[:, -1]
+        return logits[:, -kept:]

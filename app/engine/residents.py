@@ -14,7 +14,7 @@ from app.core.errors import AdapterRefused
 from app.core.records import Attachment
 from app.engine.forward import Forward
 from app.engine.host_tier import HostTier
-from app.engine.scheduler import Probe, Scheduler, Turn
+from app.engine.scheduler import Errand, Scheduler, Turn
 from app.engine.sequences import Sequence
 from app.engine.slots import SlotBank
 
@@ -54,7 +54,7 @@ class Residents:
         """The slot of each adapter that has one."""
         return {adapter: slot for slot, adapter in self._adapter_in.items()}
 
-    def place(self, item: Sequence | Probe, turn: Turn) -> bool:
+    def place(self, item: Sequence | Errand, turn: Turn) -> bool:
         """Write an adapter into the slot it was given, if it is not there yet; False, and told, if it could not be."""
         slot, evicted, is_new = turn
         if not is_new:
@@ -78,18 +78,20 @@ class Residents:
         self._counts["placements"] += 1
         return True
 
-    def prove(self, probe: Probe, slot: int) -> None:
-        """Tell how far the adapter's log-probabilities are from the base's; one that does not act loses its slot."""
+    def prove(self, adapter: str, slot: int) -> Attachment:
+        """How far the adapter's log-probabilities are from the base's; one that does not act loses its slot.
+
+        Raises AdapterRefused for that one.
+        """
         try:
-            distance = self._distance(probe.adapter, slot)
-        except Exception as error:
-            if not self._scheduler.is_running(probe.adapter):
-                self._vacate(probe.adapter)
-            probe.fail(error)
-            return
-        file = self._host.get(probe.adapter)
-        assert file is not None, "probes hold what they prove"
-        probe.end(Attachment(probe.adapter, slot, len(file.pairs), file.rank, file.num_bytes, distance))
+            distance = self._distance(adapter, slot)
+        except Exception:
+            if not self._scheduler.is_running(adapter):
+                self._vacate(adapter)
+            raise
+        file = self._host.get(adapter)
+        assert file is not None, "who proves an adapter holds it"
+        return Attachment(adapter, slot, len(file.pairs), file.rank, file.num_bytes, distance)
 
     def detach(self, adapter: str) -> None:
         """Free the slot and the memory of an adapter as soon as nobody uses it."""

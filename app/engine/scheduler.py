@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from app.core.records import Attachment
 from app.engine.sequences import Sequence
 from app.engine.slot_table import SlotTable
 
@@ -21,24 +21,31 @@ TURN = 16  # sequences an expert may start while another waits for its slot
 
 
 @dataclass(eq=False, slots=True)
-class Probe:
-    """Somebody waits for the proof that an adapter acts; it needs a slot, but no place in the batch."""
+class Errand:
+    """Somebody waits for a computation that needs an adapter in a slot (None: the bare base's), but no place in the
+    batch: the proof that an adapter acts, a part of a score."""
 
-    adapter: str
-    future: Future[Attachment] = field(default_factory=Future)
+    adapter: str | None
+    compute: Callable[[int], Any]  # given the slot
+    future: Future[Any] = field(default_factory=Future)
 
-    def end(self, proof: Attachment) -> None:
-        """Tell what was found; nothing if nobody waits for it any more."""
+    def run(self, slot: int) -> None:
+        """Compute, and tell what came of it; nothing if nobody waits for it any more."""
+        try:
+            result = self.compute(slot)
+        except Exception as error:
+            self.fail(error)
+            return
         with suppress(InvalidStateError):
-            self.future.set_result(proof)
+            self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Tell why there is no proof."""
+        """Tell why there is no result."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
 
-Item = Sequence | Probe
+Item = Sequence | Errand
 Turn = tuple[int, str | None, bool]  # a slot, whom its taker evicted, and whether it was taken just now
 
 
@@ -48,7 +55,7 @@ class Scheduler:
     def __init__(self, table: SlotTable) -> None:
         self._table = table
         self._lines: dict[str | None, deque[Sequence]] = {}
-        self._probes: list[Probe] = []
+        self._errands: list[Errand] = []
         self._active: set[Sequence] = set()
         self._running: Counter[str | None] = Counter()  # of these, by adapter
         self._turn: Counter[str] = Counter()  # sequences started since the slot was taken
@@ -57,24 +64,24 @@ class Scheduler:
 
     def add(self, item: Item) -> None:
         """To the end of its line."""
-        if isinstance(item, Probe):
-            self._probes.append(item)
+        if isinstance(item, Errand):
+            self._errands.append(item)
         else:
             self._lines.setdefault(item.adapter, deque()).append(item)
 
-    def next_probe(self) -> tuple[Probe, Turn] | None:
-        """Take the first probe for which there is a slot."""
-        can_run = self._can_run([probe.adapter for probe in self._probes])
-        for probe in self._probes:
-            if can_run[probe.adapter]:
-                self._probes.remove(probe)
-                return probe, self._slot(probe.adapter)
+    def next_errand(self) -> tuple[Errand, Turn] | None:
+        """Take the first errand for which there is a slot."""
+        can_run = self._can_run([errand.adapter for errand in self._errands])
+        for errand in self._errands:
+            if can_run[errand.adapter]:
+                self._errands.remove(errand)
+                return errand, self._slot(errand.adapter)
         return None
 
     def next(self, fits: Callable[[Sequence], bool]) -> tuple[Sequence, Turn] | None:
         """Take the next sequence out of its line; None if none can run now. One that does not fit is not passed by."""
         order = sorted(self._lines, key=lambda adapter: (self._running[adapter], self._lines[adapter][0].submitted_at))
-        can_run = self._can_run([*order, *(probe.adapter for probe in self._probes)])
+        can_run = self._can_run([*order, *(errand.adapter for errand in self._errands)])
         is_contended = not all(can_run.values())
         for adapter in order:
             if not can_run[adapter]:
@@ -112,8 +119,8 @@ class Scheduler:
 
     def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
         """Take whatever is unwanted out of its line, and give it back."""
-        removed: list[Item] = [probe for probe in self._probes if unwanted(probe)]
-        self._probes = [probe for probe in self._probes if probe not in removed]
+        removed: list[Item] = [errand for errand in self._errands if unwanted(errand)]
+        self._errands = [errand for errand in self._errands if errand not in removed]
         for adapter, line in list(self._lines.items()):
             out = [sequence for sequence in line if unwanted(sequence)]
             if out:
@@ -146,8 +153,8 @@ class Scheduler:
         return self._running[adapter] > 0
 
     def __len__(self) -> int:
-        """Requests and probes that wait."""
-        return sum(map(len, self._lines.values())) + len(self._probes)
+        """Requests and errands that wait."""
+        return sum(map(len, self._lines.values())) + len(self._errands)
 
     @property
     def running(self) -> Mapping[str | None, int]:

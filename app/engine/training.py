@@ -1,46 +1,44 @@
 """Learning one adapter: LoRA on every linear layer, loss on the response only (paper App. A and C; QLoRA).
 
-Rows are shuffled by the recipe's seed, grouped by length within an optimizer step and padded on the left, so that the
-responses stand together at the right and logits are computed for them alone.
+Batches come in the order of ``training_batches``; what one step learns from passes in groups of like length. A killed
+training goes on from its last checkpoint to the same losses and the same weights.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
-import math
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from torch.nn import functional as F
 
 from app.core.errors import Fault, StageFailed
 from app.core.recipe import Recipe
 from app.core.records import PLAIN, TrainingPlan, TrainingReport, TrainingRow, TrainingStep
 from app.engine.adapter_files import ORIGIN_FILE
 from app.engine.base import LoadedBase
+from app.engine.checkpoints import Checkpoints
+from app.engine.memory import peak_bytes
+from app.engine.optimizer import MasterWeights, make_optimizer, rate_factor, set_rate
+from app.engine.recompute import recomputed, recomputes
+from app.engine.training_batches import BatchOrder, micro_batches
+from app.engine.training_loss import response_loss
+from app.engine.training_rows import TokenRow, TokenRows, encode_row
+from app.engine.training_start import WEIGHTS_FILE, give_start, lora_config, read_start
+
+__all__ = ["MasterWeights", "TokenRow", "encode_row", "rate_factor", "response_loss", "train_adapter"]
 
 _EAGER_TOKENS = 512  # rows up to this length; eager attention keeps length² numbers a head
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A row as token ids; ``num_prompt`` of them are the prompt, the last is end-of-sequence."""
-
-    ids: list[int]
-    num_prompt: int
-
-    @property
-    def num_target(self) -> int:
-        return len(self.ids) - self.num_prompt
+_PASS_TOKENS = {"cpu": 96, "cuda": 4096}  # what a pass costs beside its tokens, in tokens: on a CPU as measured
 
 
 def train_adapter(
@@ -53,53 +51,44 @@ def train_adapter(
     plan: TrainingPlan = PLAIN,
     checkpoints: Path | None = None,
 ) -> TrainingReport:
-    """Train on ``rows`` and write a PEFT folder; the base comes back as it was."""
-    encoded = [encode_row(base, row) for row in rows]
-    fitting = [row for row in encoded if len(row.ids) <= recipe.max_length]
-    if not fitting:
-        raise StageFailed("adapter", "no row fits max_length", fault=Fault.USER, param="recipe.max_length")
-    torch.manual_seed(recipe.seed)
-    config = LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    longest = max(len(row.ids) for row in fitting)
-    with _attention_for(base, longest):
-        model = get_peft_model(base.model, config, autocast_adapter_dtype=False)
-        try:
-            num_dropped = len(encoded) - len(fitting)
-            report = _loop(base, model, fitting, recipe=recipe, on_step=on_step, num_dropped=num_dropped)
-            _save(base, model, folder)
-        finally:
-            model.unload()
-            base.model.eval().requires_grad_(False)
-    return report
+    """Train on ``rows`` and write a PEFT folder; the base comes back as it was.
 
-
-class MasterWeights:
-    """float32 copies that the optimizer steps, beside parameters in the base's dtype that the forward pass multiplies.
-
-    Steps of 1e-4 would be lost in bfloat16; multiplying in float32 would cost half the speed on a CPU.
+    Raises what ``AdapterTrainer.train`` says, and StageFailed if no row fits.
     """
+    encoded = TokenRows(base, rows, max_length=recipe.max_length)
+    if len(encoded) == 0:
+        raise StageFailed("adapter", "no row fits max_length", fault=Fault.USER, param="recipe.max_length")
+    start = None if plan.start is None else read_start(base, Path(plan.start), recipe)
+    tokens = max(encoded.longest, min(recipe.micro_batch_tokens, encoded.num_tokens))
+    is_lean = recomputes(base, recipe, tokens=tokens, longest=encoded.longest)
+    torch.manual_seed(recipe.seed)
+    with ExitStack() as stack:
+        stack.enter_context(_attention_for(base, encoded.longest))
+        model = stack.enter_context(_lora(base, recipe))
+        if start is not None:
+            give_start(model, start)
+        if is_lean:
+            stack.enter_context(recomputed(model))
+        training = _Training(base, model, encoded, recipe=recipe, plan=plan)
+        if checkpoints is not None:
+            training.keep(Checkpoints(checkpoints, digest=_digest(base, encoded, recipe, plan)))
+        training.run(on_step)
+        _save(base, model, folder)
+    return training.report()
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._parameters = parameters
-        self.weights = [torch.nn.Parameter(parameter.detach().float().clone()) for parameter in parameters]
 
-    def take_gradients(self) -> None:
-        """Move the gradients of the parameters to the masters."""
-        for master, parameter in zip(self.weights, self._parameters, strict=True):
-            master.grad = None if parameter.grad is None else parameter.grad.float()
-            parameter.grad = None
-
-    def give_weights(self) -> None:
-        """Round the masters into the parameters."""
-        with torch.no_grad():
-            for master, parameter in zip(self.weights, self._parameters, strict=True):
-                parameter.copy_(master)
+@contextmanager
+def _lora(base: LoadedBase, recipe: Recipe) -> Iterator[Any]:
+    """The base with new LoRA layers, which go again."""
+    model = get_peft_model(base.model, lora_config(recipe), autocast_adapter_dtype=False)
+    try:
+        for layer in model.modules():
+            if isinstance(layer, LoraLayer):
+                layer.lora_dropout.train()  # the recipe's; layers of the base drop nothing, as when they serve
+        yield model
+    finally:
+        model.unload()
+        base.model.eval().requires_grad_(False)
 
 
 @contextmanager
@@ -114,121 +103,117 @@ def _attention_for(base: LoadedBase, longest: int) -> Iterator[None]:
         base.model.set_attn_implementation(usual)
 
 
-def encode_row(base: LoadedBase, row: TrainingRow) -> TokenRow:
-    """Prompt, target and end-of-sequence as ids; without the last an expert would never stop."""
-    prompt = base.encode(row.prompt)
-    return TokenRow([*prompt, *base.encode_continuation(row.target), base.eos_id], len(prompt))
+class _Training:
+    """One training and its whole state."""
 
-
-def _loop(
-    base: LoadedBase,
-    model: Any,
-    rows: Sequence[TokenRow],
-    *,
-    recipe: Recipe,
-    on_step: Callable[[TrainingStep], None],
-    num_dropped: int,
-) -> TrainingReport:
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            layer.lora_dropout.train()  # the recipe's; layers of the base drop nothing, as when they serve
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    masters = MasterWeights(parameters)
-    optimizer = _optimizer(base, masters.weights, recipe)
-    steps_an_epoch = math.ceil(len(rows) / recipe.batch_size)
-    num_steps = steps_an_epoch * recipe.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(recipe, step, num_steps))
-    started, tokens, losses = time.monotonic(), 0, []
-    for step, batch in enumerate(_batches(rows, recipe), start=1):
-        num_targets = sum(row.num_target for row in batch)
-        loss = 0.0
-        for micro in _micro_batches(batch, recipe.micro_batch_tokens):
-            part = response_loss(base, model, micro) / num_targets
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.item()
-        masters.take_gradients()
-        torch.nn.utils.clip_grad_norm_(masters.weights, recipe.max_grad_norm)
-        rate = float(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-        masters.give_weights()
-        tokens += sum(len(row.ids) for row in batch)
-        losses.append(loss)
-        seconds = time.monotonic() - started
-        on_step(TrainingStep(step, num_steps, step / steps_an_epoch, loss, rate, tokens, seconds))
-    return TrainingReport(
-        num_steps=num_steps,
-        num_rows=len(rows),
-        num_dropped=num_dropped,
-        tokens=tokens,
-        seconds=time.monotonic() - started,
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        num_parameters=sum(parameter.numel() for parameter in parameters),
-        num_modules=len(parameters) // 2,
-    )
-
-
-def response_loss(base: LoadedBase, model: Any, rows: Sequence[TokenRow]) -> Tensor:
-    """Summed negative log-likelihood of all target tokens of ``rows``, nats."""
-    width = max(len(row.ids) for row in rows)
-    kept = max(row.num_target for row in rows) + 1  # the position before a target predicts it
-    ids = torch.tensor([[base.eos_id] * (width - len(row.ids)) + row.ids for row in rows], device=base.device)
-    mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows], device=base.device)
-    labels = torch.tensor(
-        [[-100] * (width - row.num_target) + row.ids[row.num_prompt :] for row in rows], device=base.device
-    )
-    arguments = base.forward_arguments(
-        attention_mask=mask, position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0), use_cache=False, logits_to_keep=kept
-    )
-    logits = model(input_ids=ids, **arguments).logits[:, -kept:]  # [rows, kept, vocabulary]
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, -(kept - 1) :].flatten(), ignore_index=-100, reduction="sum"
-    )
-
-
-def rate_factor(recipe: Recipe, step: int, num_steps: int) -> float:
-    """The learning rate of a step (from 0) as a share of the recipe's: linear warm-up, then the schedule."""
-    warmup = math.ceil(recipe.warmup_fraction * num_steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, num_steps - warmup)
-    if recipe.schedule == "linear":
-        return 1 - done
-    if recipe.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1.0
-
-
-def _batches(rows: Sequence[TokenRow], recipe: Recipe) -> Iterator[list[TokenRow]]:
-    chance = random.Random(recipe.seed)
-    for _ in range(recipe.epochs):
-        shuffled = list(rows)
-        chance.shuffle(shuffled)
-        for start in range(0, len(shuffled), recipe.batch_size):
-            yield shuffled[start : start + recipe.batch_size]
-
-
-def _micro_batches(batch: Sequence[TokenRow], max_tokens: int) -> Iterator[list[TokenRow]]:
-    """Rows of like length together, at most ``max_tokens`` padded tokens (one row at least)."""
-    group: list[TokenRow] = []
-    for row in sorted(batch, key=lambda row: len(row.ids)):
-        if group and len(row.ids) * (len(group) + 1) > max_tokens:
-            yield group
-            group = []
-        group.append(row)
-    yield group
-
-
-def _optimizer(base: LoadedBase, parameters: list[Any], recipe: Recipe) -> torch.optim.Optimizer:
-    if base.device.type == "cuda":
-        from bitsandbytes.optim.adamw import PagedAdamW8bit
-
-        paged: torch.optim.Optimizer = PagedAdamW8bit(  # type: ignore[no-untyped-call]
-            parameters, lr=recipe.learning_rate, weight_decay=0.0
+    def __init__(self, base: LoadedBase, model: Any, rows: TokenRows, *, recipe: Recipe, plan: TrainingPlan) -> None:
+        self._base, self._model, self._rows, self._recipe = base, model, rows, recipe
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._masters = MasterWeights(self._parameters)
+        self._optimizer = make_optimizer(self._masters.weights, base.device)
+        self._order = BatchOrder(
+            rows.is_seed, batch_size=recipe.batch_size, seed_share=plan.seed_share, seed=recipe.seed
         )
-        return paged
-    return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
+        self._num_steps = plan.max_steps or self._order.steps_an_epoch * recipe.epochs
+        self._steps: list[TrainingStep] = []
+        self._checkpoints: Checkpoints | None = None
+
+    def keep(self, checkpoints: Checkpoints) -> None:
+        """Go on from what is there, and write there."""
+        self._checkpoints = checkpoints
+        if (state := checkpoints.read()) is not None:
+            self._restore(state)
+
+    def run(self, on_step: Callable[[TrainingStep], None]) -> None:
+        """To the end. ``on_step`` is told of the steps that a checkpoint holds first."""
+        for step in self._steps:
+            on_step(step)
+        begun = time.monotonic() - (self._steps[-1].seconds if self._steps else 0.0)
+        if self._base.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._base.device)
+        for positions in itertools.islice(self._order.batches(), len(self._steps), self._num_steps):
+            step = self._step([self._rows[position] for position in positions], begun=begun)
+            self._steps.append(step)
+            on_step(step)
+            if self._checkpoints is not None and step.step % self._recipe.checkpoint_steps == 0:
+                self._checkpoints.write(self._state())
+
+    def report(self) -> TrainingReport:
+        """Once it has run."""
+        first, last = self._steps[0], self._steps[-1]
+        return TrainingReport(
+            num_steps=len(self._steps),
+            num_rows=len(self._rows),
+            num_dropped=self._rows.num_dropped,
+            tokens=last.tokens,
+            seconds=last.seconds,
+            first_loss=first.loss,
+            last_loss=last.loss,
+            num_parameters=sum(parameter.numel() for parameter in self._parameters),
+            num_modules=len(self._parameters) // 2,
+            peak_bytes=last.memory_bytes,
+        )
+
+    def _step(self, batch: Sequence[TokenRow], *, begun: float) -> TrainingStep:
+        number, before = len(self._steps) + 1, self._steps[-1] if self._steps else None
+        loss = self._gradients(batch)
+        torch.nn.utils.clip_grad_norm_(self._masters.weights, self._recipe.max_grad_norm, foreach=True)
+        rate = self._recipe.learning_rate * rate_factor(self._recipe, number - 1, self._num_steps)
+        set_rate(self._optimizer, rate)
+        self._optimizer.step()
+        self._masters.give_weights()
+        return TrainingStep(
+            number,
+            self._num_steps,
+            number / self._order.steps_an_epoch,
+            float(loss),
+            rate,
+            (before.tokens if before else 0) + sum(len(row.ids) for row in batch),
+            time.monotonic() - begun,
+            max(before.memory_bytes if before else 0, peak_bytes(self._base.device)),
+        )
+
+    def _gradients(self, batch: Sequence[TokenRow]) -> Tensor:
+        """Of the mean loss over the batch's target tokens, by weight; returns that loss."""
+        targets = sum(row.weight * row.num_target for row in batch) or 1.0
+        loss = torch.zeros((), device=self._base.device)
+        lengths = [len(row.ids) for row in batch]
+        pass_tokens = _PASS_TOKENS[self._base.device.type]
+        for group in micro_batches(lengths, max_tokens=self._recipe.micro_batch_tokens, pass_tokens=pass_tokens):
+            part = response_loss(self._base, self._model, [batch[position] for position in group]) / targets
+            part.backward()  # type: ignore[no-untyped-call]
+            self._masters.take_gradients()
+            loss += part.detach()
+        return loss
+
+    def _state(self) -> dict[str, Any]:
+        device = self._base.device
+        return {
+            "steps": [asdict(step) for step in self._steps],
+            "weights": list(self._masters.weights),
+            "optimizer": self._optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self._steps = [TrainingStep(**step) for step in state["steps"]]
+        with torch.no_grad():
+            for master, saved in zip(self._masters.weights, state["weights"], strict=True):
+                master.copy_(saved)
+        self._masters.give_weights()
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], self._base.device)
+
+
+def _digest(base: LoadedBase, rows: TokenRows, recipe: Recipe, plan: TrainingPlan) -> str:
+    """Of all that a training follows from."""
+    start = "" if plan.start is None else hashlib.sha256((Path(plan.start) / WEIGHTS_FILE).read_bytes()).hexdigest()
+    info = (base.info.fingerprint, base.info.dtype, base.device.type, torch.__version__)
+    parts = (*info, rows.digest, recipe.model_dump_json(), plan.max_steps, plan.seed_share, start)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _save(base: LoadedBase, model: Any, folder: Path) -> None:

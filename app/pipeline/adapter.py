@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from app.core.errors import Fault, StageFailed
+from app.core.recipe import Recipe
 from app.core.records import Example, TrainingPlan, TrainingRow, TrainingStep
 from app.pipeline.bench import Bench
 from app.pipeline.rows import from_row, to_row
@@ -30,6 +31,13 @@ def make_adapter_of_seeds(bench: Bench) -> None:
     _learn(bench, _seed_rows(bench), TrainingPlan())
 
 
+def make_responder(bench: Bench, *, number: int) -> None:
+    """Learn the seeds alone, to answer new tasks; each ``number`` (from 1) begins and shuffles differently."""
+    recipe = bench.recipe
+    changes = {"seed": (recipe.seed + number) % 2**31, "epochs": recipe.responder_epochs}
+    _learn(bench, _seed_rows(bench), TrainingPlan(), recipe=recipe.model_copy(update=changes))
+
+
 def make_adapter_of_seeds_by_steps(bench: Bench) -> None:
     """Learn the seeds alone, for as many optimizer steps as the expert took."""
     name = next(name for name, place in bench.adapters().items() if place == bench.expert())
@@ -47,7 +55,7 @@ def _seed_rows(bench: Bench) -> Iterable[TrainingRow]:
     return (TrainingRow(ALPACA.render(seed.instruction, seed.input), seed.output) for seed in bench.split.training)
 
 
-def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan) -> None:
+def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan, *, recipe: Recipe | None = None) -> None:
     """The product is a PEFT folder with its template and its losses."""
     for left in bench.folder.iterdir():  # what a killed attempt left; it goes on from its checkpoint
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -65,7 +73,12 @@ def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan) -> Non
             bench.tell("training_step", f"step {step.step}: loss {step.loss:.3f}", data=to_row(step))
 
     report = bench.engine.train(
-        rows, recipe=bench.recipe, folder=bench.folder, on_step=on_step, plan=plan, checkpoints=bench.checkpoints
+        rows,
+        recipe=recipe or bench.recipe,
+        folder=bench.folder,
+        on_step=on_step,
+        plan=plan,
+        checkpoints=bench.checkpoints,
     )
     bench.write(TEMPLATE, [ALPACA.to_dict()])
     bench.write(TRAINING, [{key: row[key] for key in _TIMELESS} for row in map(to_row, steps)])

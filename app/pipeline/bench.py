@@ -5,7 +5,6 @@ Row files grow in whole units (waves), so that a killed stage goes on from the l
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 from app.core.ports import Engine
 from app.core.recipe import Recipe
-from app.core.records import Passage, Rejection, Seed
+from app.core.records import Passage, Seed
 from app.pipeline.holdout import Split
 from app.pipeline.template import Template
 
@@ -31,7 +30,7 @@ class Stage:
     """One step of a job.
 
     ``name``: unique in the job; ``kind``: of its artifact; ``reads``: names of the stages whose products it reads.
-    ``writer``: the stage whose adapter writes in this one; None: the bare base does.
+    ``writers``: the stages whose adapters write in this one; none: the bare base does.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Stage:
     reads: tuple[str, ...]
     work: Callable[[Bench], None]
     iteration: int = 1
-    writer: str | None = None
+    writers: tuple[str, ...] = ()
     is_needed: Callable[[Bench], bool] = always
 
 
@@ -121,8 +120,8 @@ class Bench(Protocol):
     def expert(self) -> AdapterPlace:
         """Of those, the one the job is about: what the ``choice`` stage chose, or the only one there is to choose."""
 
-    def writer(self) -> AdapterPlace | None:
-        """The adapter that writes in this stage, attached; None: the bare base."""
+    def writers(self) -> list[AdapterPlace]:
+        """The adapters that write in this stage, attached; none: the bare base writes."""
 
     def kept(self, file: str, *, unit: int) -> Iterator[dict[str, Any]]:
         """Rows that a killed attempt left in ``file``, cut to whole units."""
@@ -144,8 +143,3 @@ def fits_base(bench: Bench, max_new_tokens: int) -> Callable[[str], bool]:
     """Whether the base can read a prompt and still write so many tokens."""
     room = bench.engine.wait_ready().context_tokens - max_new_tokens
     return lambda prompt: bench.engine.count(prompt) <= room
-
-
-def count_reasons(rejected: Iterable[Rejection]) -> dict[str, int]:
-    """How often each reason was given, the most frequent first."""
-    return dict(Counter(rejection.reason for rejection in rejected).most_common())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from app.core.records import Seed
+from app.pipeline.asking import request_answer
 from app.pipeline.bench import ROWS, WAVE, Bench
-from app.pipeline.metrics import request_answer, score_answer
+from app.pipeline.scores import score_item
 from app.pipeline.template import ALPACA
 
 
@@ -53,4 +54,4 @@ def _trials(bench: Bench) -> list[str]:
 
 
 def _scored(item: Seed, text: str) -> dict[str, object]:
-    return {"id": item.id, "task": item.task, "f1": score_answer(text, item.output)["f1"]}
+    return {"id": item.id, "task": item.task, "f1": score_item(text, item)["f1"]}

@@ -6,45 +6,76 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from app.core.recipe import Recipe
 from app.core.records import MEAN, Comparison, Line
 from app.pipeline.bench import ROWS, Bench
 from app.pipeline.rows import from_row, to_row
 
+MIN_TASK_ITEMS = 5  # of fewer items an interval says nothing: two that happen to agree make it a point
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``promote``: becomes the domain's champion. ``reject``: kept and downloadable, but not served by the domain."""
+    """``promote``: becomes the domain's champion. ``hold``: whether it should is not known. ``reject``: it should not.
 
-    decision: Literal["promote", "reject"]
+    What is not promoted is kept, can be downloaded and asked by name, and promoted by hand.
+    """
+
+    decision: Literal["promote", "hold", "reject"]
     reason: str
 
 
 def make_verdict(bench: Bench) -> None:
     """Decide whether the adapter becomes its domain's champion."""
     comparisons = [from_row(Comparison, row) for row in bench.product("metrics", "comparisons.jsonl")]
-    verdict = decide(comparisons, promotion=bench.recipe.promotion)
+    verdict = decide(comparisons, recipe=bench.recipe)
     bench.write(ROWS, [to_row(verdict)])
     bench.progress(1, 1)
     is_warning = verdict.decision != "promote"
     bench.tell("gate_decided", f"{verdict.decision}: {verdict.reason}", data=to_row(verdict), is_warning=is_warning)
 
 
-def decide(comparisons: Sequence[Comparison], *, promotion: str) -> Verdict:
-    """Judge by the mean token F1 against the base.
+def decide(comparisons: Sequence[Comparison], *, recipe: Recipe) -> Verdict:
+    """Judge by token F1 without demonstrations: against the champion where it answered too, else against the base.
 
-    ``unless_worse`` promotes unless the whole 95 % interval lies below zero; ``always`` promotes whatever it says.
+    In this order: ``always`` promotes. Fewer than ``min_evaluation_items`` hold. A mean whose whole 95 % interval lies
+    below zero rejects, and so does a task (of ``MIN_TASK_ITEMS`` items or more) whose whole interval lies below
+    -``max_task_drop``: surely worse by more than that. Then ``manual`` holds, ``if_better`` holds unless the mean's
+    interval lies above zero, and what is left is promoted.
     """
-    mean = next(
-        row
-        for row in comparisons
-        if row.task == MEAN and row.metric == "f1" and row.against == Line.BASE_TEMPLATE and row.shots == 0
-    )
+    rows = [row for row in comparisons if row.metric == "f1" and row.shots == 0]
+    rival = Line.CHAMPION if any(row.against == Line.CHAMPION for row in rows) else Line.BASE_TEMPLATE
+    rows = [row for row in rows if row.against == rival]
+    mean = next(row for row in rows if row.task == MEAN)
+    name = "the champion" if rival is Line.CHAMPION else "the base"
+    decision, why = _decide(mean, [row for row in rows if row.task != MEAN], name, recipe)
     told = (
-        f"mean token F1 {mean.score:.1f} → {mean.expert:.1f} over {mean.n} items "
+        f"mean token F1 {mean.score:.1f} ({name}) → {mean.expert:.1f} over {mean.n} items "
         f"(difference {mean.difference:+.1f}, 95 % interval {mean.low:+.1f} to {mean.high:+.1f})"
     )
-    if promotion == "always":
-        return Verdict("promote", f"{told}; the recipe promotes always")
+    return Verdict(decision, f"{told}: {why}")
+
+
+def _decide(
+    mean: Comparison, tasks: Sequence[Comparison], name: str, recipe: Recipe
+) -> tuple[Literal["promote", "hold", "reject"], str]:
+    if recipe.promotion == "always":
+        return "promote", "the recipe promotes always"
+    if mean.n < recipe.min_evaluation_items:
+        least = recipe.min_evaluation_items
+        return (
+            "hold",
+            f"too little to decide by, for it takes {least} items: send more evaluation, or promote it by hand",
+        )
     if mean.high < 0:
-        return Verdict("reject", f"{told}: worse than the base")
-    return Verdict("promote", f"{told}: not worse than the base")
+        return "reject", f"surely worse than {name}"
+    if fallen := [row for row in tasks if row.n >= MIN_TASK_ITEMS and row.high < -recipe.max_task_drop]:
+        listed = ", ".join(f"{row.task} {row.score:.1f} → {row.expert:.1f} ({row.n} items)" for row in fallen)
+        return "reject", f"surely more than {recipe.max_task_drop:g} points worse than {name} on {listed}"
+    if recipe.promotion == "manual":
+        return "hold", "the recipe leaves it to you to promote it"
+    if mean.low > 0:
+        return "promote", f"surely better than {name}"
+    if recipe.promotion == "if_better":
+        return "hold", f"not surely better than {name}: send more evaluation, or promote it by hand"
+    return "promote", f"not surely worse than {name}"

@@ -6,15 +6,18 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 
+from app.core.errors import Fault, StageFailed
 from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
-from app.core.records import Completion, GenerationRequest, Reply, Seed
+from app.core.records import Candidate, Completion, GenerationRequest, Rejection, Reply, Seed
 from app.pipeline.acceptance import Acceptance
-from app.pipeline.bench import ROWS, WAVE, Bench, count_reasons, fits_base
+from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
 from app.pipeline.prompts import Fits, always_fits, anchored_prompt, label_of, list_prompt, shorten, varying_texts
 from app.pipeline.rows import from_row, to_row
+from app.pipeline.validity import is_closed
+from app.pipeline.yields import YieldMeter
 
 REPLIES, REJECTIONS = "replies.jsonl", "rejections.jsonl"
 
@@ -22,32 +25,33 @@ _BLANK_LINE = re.compile(r"\n\s*\n")
 
 
 def make_instructions(bench: Bench) -> None:
-    """Raw replies wave by wave; what is accepted follows from them."""
-    recipe, seeds = bench.recipe, bench.split.training
-    acceptance = Acceptance(seeds, recipe=recipe)
-    replies = [from_row(Reply, row) for row in bench.kept(REPLIES, unit=WAVE)]
-    for reply in replies:
-        acceptance.read(reply)
-    bench.progress(len(acceptance.accepted), recipe.pool_size)
-    waves = write_replies(
-        seeds,
-        recipe=recipe,
-        domain=bench.domain,
-        description=bench.description,
-        start=len(replies),
-        generator=bench.engine,
-        fits=fits_base(bench, recipe.instruction_max_new_tokens),
-        writer=writer.id if (writer := bench.writer()) else None,
-    )
+    """Raw replies wave by wave; what is accepted follows from them. Raises StageFailed where hardly anything is."""
+    acceptance = Acceptance(bench.split.training, recipe=bench.recipe)
+    meter = YieldMeter(bench.recipe)
+    for file in (ROWS, REJECTIONS):  # they follow from the replies, so they are made anew
+        bench.write(file, [])
+    waves = _waves(bench)
+    bench.progress(0, bench.recipe.pool_size)
     while not acceptance.is_full and (wave := next(waves, None)):
-        bench.append(REPLIES, map(to_row, wave))
-        replies += wave
-        for reply in wave:
-            acceptance.read(reply)
-        bench.progress(len(acceptance.accepted), recipe.pool_size)
-    bench.write(ROWS, map(to_row, acceptance.accepted))
-    bench.write(REJECTIONS, map(to_row, acceptance.rejected))
-    _tell_yield(bench, acceptance, replies)
+        results = [acceptance.read(reply) for reply in wave.replies]
+        for reply, judged in zip(wave.replies, results, strict=True):
+            meter.read(reply, judged)
+        meter.seconds += wave.seconds
+        written = [result for judged in results for result in judged]
+        bench.append(ROWS, [to_row(result) for result in written if isinstance(result, Candidate)])
+        bench.append(REJECTIONS, [to_row(result) for result in written if isinstance(result, Rejection)])
+        bench.progress(acceptance.num_accepted, bench.recipe.pool_size, detail=meter.figures())
+        _check_yield(bench, meter)
+    told = f"{meter.num_accepted} of {meter.num_written} written items accepted from {meter.num_prompts} prompts"
+    bench.tell("instructions_judged", told, data=meter.figures(), is_warning=not acceptance.is_full)
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Replies that were asked for together; ``seconds`` from asking to the last one, 0 of an earlier attempt's."""
+
+    replies: list[Reply]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,22 @@ def prompt_at(
 ) -> Shown:
     """The job's prompt number ``index``: a function of the recipe's seed and the index alone.
 
-    It shows fewer seeds, one at least, where ``fits`` says that the prompt is too long for the base.
+    Where the seeds are of several domains it shows one domain's and names that; the domains take turns. It shows fewer
+    seeds, one at least, where ``fits`` says that the prompt is too long for the base.
     """
     chance = random.Random(f"{recipe.seed}/instruction/{index}")
-    if recipe.prompt_style == "anchored":
-        task, choice = _anchor(index, seeds)
-        make = partial(anchored_prompt, domain, description=description)
-    else:
-        task, choice = None, list(seeds)
-        make = partial(list_prompt, domain, num_tasks=recipe.tasks_per_prompt, description=description)
+    domains = sorted({seed.domain for seed in seeds})
+    turn, place = divmod(index, len(domains))
+    own = [seed for seed in seeds if seed.domain == domains[place]]
+    named, told = domains[place] or domain, "" if domains[place] else description
+    anchor = _anchor(turn, own, label_first=recipe.label_first) if recipe.prompt_style == "anchored" else None
+    task, choice = (anchor.task, anchor.seeds) if anchor else (None, own)
+
+    def make(shown: Sequence[Seed]) -> str:
+        if anchor:
+            return anchored_prompt(named, shown, description=told, language=recipe.language, answer=anchor.label)
+        return list_prompt(named, shown, num_tasks=recipe.tasks_per_prompt, description=told, language=recipe.language)
+
     drawn = chance.sample(choice, min(recipe.seeds_per_prompt, len(choice)))
     shown = tuple(shorten(drawn, make, fits=fits, least=1))
     stop = (f"\n{recipe.tasks_per_prompt + 1}. ",) if task is None else _ends_of_text(shown)
@@ -97,24 +108,72 @@ def write_replies(
     generator: TextGenerator,
     fits: Fits = always_fits,
     writer: str | None = None,
-) -> Iterator[list[Reply]]:
+) -> Iterator[Wave]:
     """Waves of raw replies from prompt ``start`` on, until ``max_prompts``; the caller stops when it has enough."""
     for first in range(start, recipe.max_prompts, WAVE):
         last = min(first + WAVE, recipe.max_prompts)
-        wave = [
+        prompts = [
             prompt_at(index, seeds, recipe=recipe, domain=domain, description=description, fits=fits)
             for index in range(first, last)
         ]
-        answers = generator.generate([_request(shown, recipe, writer) for shown in wave])
-        yield [_reply(shown, answer) for shown, answer in zip(wave, answers, strict=True)]
+        answers = generator.generate([_request(shown, recipe, writer) for shown in prompts])
+        replies = [_reply(shown, answer) for shown, answer in zip(prompts, answers, strict=True)]
+        yield Wave(replies, max(answer.queue_seconds + answer.seconds for answer in answers))
 
 
-def _anchor(index: int, seeds: Sequence[Seed]) -> tuple[str, list[Seed]]:
-    """The tasks take turns. Of a task, seeds with an input if it has any: a seed without one shows nothing new."""
+def _waves(bench: Bench) -> Iterator[Wave]:
+    """What a killed attempt left, then new ones, each on disk before it is judged."""
+    num_kept = 0
+    kept = bench.kept(REPLIES, unit=WAVE)
+    while replies := [from_row(Reply, row) for row in islice(kept, WAVE)]:
+        num_kept += len(replies)
+        yield Wave(replies)
+    writer = next(iter(bench.writers()), None)
+    for wave in write_replies(
+        bench.split.training,
+        recipe=bench.recipe,
+        domain=bench.domain,
+        description=bench.description,
+        start=num_kept,
+        generator=bench.engine,
+        fits=fits_base(bench, bench.recipe.instruction_max_new_tokens),
+        writer=writer.id if writer else None,
+    ):
+        bench.append(REPLIES, map(to_row, wave.replies))
+        yield wave
+
+
+def _check_yield(bench: Bench, meter: YieldMeter) -> None:
+    """What was accepted so far is in the stage's files when this raises."""
+    if fault := meter.fault():
+        data = {**meter.figures(), "samples": meter.samples()}
+        bench.tell("yield_too_low", f"{meter.num_accepted} of {meter.num_written} items accepted", data=data)
+        raise StageFailed(bench.stage.name, fault, fault=Fault.USER, param="recipe.min_yield", is_worth_keeping=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """What an anchored prompt is about; ``label``: the answer that the new input is written for."""
+
+    task: str
+    seeds: list[Seed]
+    label: str | None = None
+
+
+def _anchor(turn: int, seeds: Sequence[Seed], *, label_first: bool) -> _Anchor:
+    """The tasks take turns, and with ``label_first`` the labels of each.
+
+    Of a task, seeds with an input if it has any: a seed without one shows nothing new.
+    """
     tasks = sorted({seed.task for seed in seeds})
-    task = tasks[index % len(tasks)]
-    own = [seed for seed in seeds if seed.task == task]
-    return task, [seed for seed in own if seed.input] or own
+    turn, place = divmod(turn, len(tasks))
+    own = [seed for seed in seeds if seed.task == tasks[place]]
+    choice = [seed for seed in own if seed.input] or own
+    if not (label_first and is_closed(own)):
+        return _Anchor(tasks[place], choice)
+    labels = sorted({seed.output for seed in choice})
+    label = labels[turn % len(labels)]
+    return _Anchor(tasks[place], [seed for seed in choice if seed.output == label], label)
 
 
 def _ends_of_text(shown: Sequence[Seed]) -> tuple[str, ...]:
@@ -148,15 +207,3 @@ def _reply(shown: Shown, answer: Completion) -> Reply:
         prompt=shown.prompt,
         generator=answer.adapter or "base",
     )
-
-
-def _tell_yield(bench: Bench, acceptance: Acceptance, replies: Sequence[Reply]) -> None:
-    num_accepted, rejected = len(acceptance.accepted), acceptance.rejected
-    data = {
-        "prompts": len(replies),
-        "tokens": sum(reply.num_tokens for reply in replies),
-        "accepted": num_accepted,
-        "rejected": count_reasons(rejected),
-    }
-    told = f"{num_accepted} of {num_accepted + len(rejected)} written items accepted from {len(replies)} prompts"
-    bench.tell("instructions_judged", told, data=data, is_warning=not acceptance.is_full)

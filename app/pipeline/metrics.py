@@ -1,150 +1,142 @@
-"""Answers → scores: token F1 and ROUGE-L of base and expert, and how sure their difference is (paper App. A).
+"""Several lines' answers → figures: the expert beside the base, its controls and what is served now (paper App. A).
 
-``f1`` is SQuAD's token F1 on the whole reference (the headline); ``f1_box`` follows the BoX convention that the paper
-cites: the reference is split at ", " and the best piece counts; ``rougeL`` is rouge-score's F with stemming.
+The product's rows are all answers with their scores. Beside them: the comparisons, which demonstrations were shown, and
+a report of what they mean together.
 """
 
 from __future__ import annotations
 
-import random
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from typing import Any
 
-from rouge_score.rouge_scorer import RougeScorer
-
-from app.core.recipe import Recipe
-from app.core.records import MEAN, Answer, Comparison, GenerationRequest, Judged, Line, Seed
-from app.pipeline.bench import ROWS, WAVE, Bench
+from app.core.records import MEAN, Comparison, Judged, Line, Seed, digest_of
+from app.pipeline.asking import ask_all, by_task, count_asks, fits_context, make_asks
+from app.pipeline.bench import ROWS, Bench
+from app.pipeline.comparison import OverShots, compare, over_shots
+from app.pipeline.demonstrations import Demonstrations
+from app.pipeline.forgetting import (
+    OffDomain,
+    compare_domains,
+    items_off_domain,
+    lines_off_domain,
+    measure_perplexity,
+)
+from app.pipeline.lines import Contender, line_up
 from app.pipeline.rows import from_row, to_row
-from app.pipeline.template import ALPACA
 
-METRICS = ("f1", "f1_box", "rougeL")
-NUM_RESAMPLES = 2000
-ANSWERS, COMPARISONS = "answers.jsonl", "comparisons.jsonl"
+COMPARISONS, DEMONSTRATIONS, REPORT = "comparisons.jsonl", "demonstrations.jsonl", "report.json"
+OFF_DOMAIN, LINES = "off_domain.jsonl", "lines.jsonl"
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Which items chose the expert and which judge it.
+
+    ``chosen_by``: "holdout", or None where there was nothing to choose. ``reported_on``: "evaluation" or "holdout".
+    ``num_shown_fewer``: items that left no room for all demonstrations, counted for each number of them.
+    """
+
+    chosen_by: str | None
+    reported_on: str
+    n: int
+    num_shown_fewer: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an evaluation says beside its comparisons."""
+
+    about: About
+    over_shots: tuple[OverShots, ...]
+    off_domain: OffDomain
 
 
 def make_metrics(bench: Bench) -> None:
-    """Every line answers the evaluation items through the engine that serves, and is scored."""
-    expert, recipe, items = bench.expert(), bench.recipe, bench.split.evaluation
-    bench.engine.attach(expert.id, expert.folder)
-    pairs = [(from_row(Answer, row["base"]), from_row(Answer, row["expert"])) for row in bench.kept(ANSWERS, unit=WAVE)]
-    bench.progress(len(pairs), len(items))
-    for first in range(len(pairs), len(items), WAVE):
-        prompts = [ALPACA.render(item.instruction, item.input) for item in items[first : first + WAVE]]
-        lines = [[request_answer(prompt, line, recipe) for prompt in prompts] for line in (None, expert.id)]
-        answers = [Answer.of(completion) for completion in bench.engine.generate([*lines[0], *lines[1]])]
-        wave = list(zip(answers[: len(prompts)], answers[len(prompts) :], strict=True))
-        bench.append(ANSWERS, [{"base": to_row(base), "expert": to_row(expert)} for base, expert in wave])
-        pairs += wave
-        bench.progress(len(pairs), len(items))
-    judged = [
-        judge(item, line, answer.text, answer.finish_reason)
-        for item, (base, own) in zip(items, pairs, strict=True)
-        for line, answer in ((Line.BASE_TEMPLATE, base), (Line.EXPERT, own))
+    """Every line answers the evaluation items through the engine that serves, and is scored; so are other domains'."""
+    contenders, items, fits = line_up(bench), by_task(bench.split.evaluation), fits_context(bench)
+    elsewhere, others = items_off_domain(bench.off_domain, fits), lines_off_domain(bench.expert())
+    _begin(bench, contenders, elsewhere)
+    most = max(bench.recipe.evaluation_shots)
+    demonstrations = Demonstrations(bench.split.training, seed=bench.recipe.seed, most=most)
+    bench.write(DEMONSTRATIONS, _shown(bench, items, demonstrations))
+    num_answers = count_asks(len(items), contenders)
+    total = num_answers + count_asks(len(elsewhere), others)
+    asks = make_asks(items, contenders, demonstrations=demonstrations, fits=fits)
+    ask_all(bench, asks, file=ROWS, total=total)
+    asks = make_asks(elsewhere, others, demonstrations=demonstrations, fits=fits)
+    ask_all(bench, asks, file=OFF_DOMAIN, before=num_answers, total=total)
+    _report(bench, num_items=len(items))
+
+
+def _begin(bench: Bench, contenders: Sequence[Contender], elsewhere: Sequence[Seed]) -> None:
+    """Write down who is asked what. Answers that a killed attempt had from others are of no use."""
+    lines: list[dict[str, Any]] = [
+        {"line": each.line, "adapter": each.adapter, "template": each.template.name, "shots": list(each.shots)}
+        for each in contenders
     ]
-    bench.write(ROWS, map(to_row, judged))
-    bench.write(COMPARISONS, map(to_row, compare(judged, seed=recipe.seed)))
+    lines.append({"off_domain": digest_of(*(part for item in elsewhere for part in (item.domain, item.id)))})
+    if list(bench.kept(LINES, unit=1)) != lines:
+        for file in (ROWS, OFF_DOMAIN):
+            bench.write(file, [])
+        bench.write(LINES, lines)
 
 
-def request_answer(prompt: str, adapter: str | None, recipe: Recipe) -> GenerationRequest:
-    """How every line of an evaluation is asked: greedily, with one limit and one stop rule."""
-    return GenerationRequest(
-        prompt, adapter=adapter, max_new_tokens=recipe.evaluation_max_new_tokens, stop=recipe.evaluation_stop
+def _shown(bench: Bench, items: Sequence[Seed], demonstrations: Demonstrations) -> list[dict[str, Any]]:
+    """Which seeds each task's items are shown."""
+    tasks, counts = dict.fromkeys(item.task for item in items), sorted(set(bench.recipe.evaluation_shots) - {0})
+    return [
+        {"task": task, "shots": count, "seed_ids": [seed.id for seed in demonstrations.of(task, count)]}
+        for task in tasks
+        for count in counts
+    ]
+
+
+def _report(bench: Bench, *, num_items: int) -> None:
+    seed = bench.recipe.seed
+    comparisons = compare((from_row(Judged, row) for row in bench.kept(ROWS, unit=1)), seed=seed)
+    off_domain = OffDomain(
+        compare_domains(bench.kept(OFF_DOMAIN, unit=1), seed=seed), measure_perplexity(bench, bench.expert())
+    )
+    report = Report(_about(bench, comparisons, num_items), tuple(over_shots(comparisons)), off_domain)
+    bench.write(COMPARISONS, map(to_row, comparisons))
+    bench.write(REPORT, [to_row(report)])
+    _tell(bench, comparisons, report)
+
+
+def _about(bench: Bench, comparisons: Sequence[Comparison], num_items: int) -> About:
+    expert_rows = (from_row(Judged, row) for row in bench.kept(ROWS, unit=1) if row["line"] == Line.EXPERT)
+    fewer = sum(row.num_shown < row.shots for row in expert_rows)
+    chosen_by = "holdout" if "choice" in bench.stage.reads else None
+    reported_on = "holdout" if bench.split.is_holdout else "evaluation"
+    mean = _mean_against(comparisons, Line.BASE_TEMPLATE)
+    notes = [f"the interval of the mean token F1's gain over the base is {mean.high - mean.low:.1f} points wide"]
+    if num_items < bench.recipe.min_evaluation_items:
+        notes.append(f"only {num_items} items: too few to decide by (recipe.min_evaluation_items)")
+    if reported_on == "holdout":
+        notes.append("no evaluation set was sent: these are seeds held out from training")
+    if chosen_by == reported_on:
+        notes.append("the same held-out seeds chose the expert, which flatters it: send evaluation")
+    return About(chosen_by, reported_on, num_items, fewer, tuple(notes))
+
+
+def _mean_against(comparisons: Sequence[Comparison], against: str) -> Comparison:
+    """The headline: mean token F1 without demonstrations."""
+    return next(
+        row for row in comparisons if (row.task, row.metric, row.against, row.shots) == (MEAN, "f1", against, 0)
     )
 
 
-def judge(item: Seed, line: str, text: str, finish_reason: str = "stop", *, shots: int = 0) -> Judged:
-    """Score one line's answer to one item."""
-    return Judged(item.id, item.task, line, shots, text, finish_reason, score_answer(text, item.output))
-
-
-def score_answer(answer: str, reference: str) -> dict[str, float]:
-    """Every metric of one answer, 0 to 100."""
-    return {
-        "f1": 100 * token_f1(answer, reference),
-        "f1_box": 100 * max(token_f1(answer, piece) for piece in _pieces(reference)),
-        "rougeL": 100 * rouge_l(answer, reference),
-    }
-
-
-def token_f1(answer: str, reference: str) -> float:
-    """Bag-of-tokens F1 after SQuAD's normalisation, 0 to 1; two empty texts agree."""
-    ours, theirs = _normalised(answer), _normalised(reference)
-    if not ours or not theirs:
-        return float(ours == theirs)
-    common = (Counter(ours) & Counter(theirs)).total()
-    return 2 * common / (len(ours) + len(theirs))
-
-
-def _pieces(reference: str) -> list[str]:
-    """A reference as BoX reads it: split at ", ". Pieces without a token, which silence would match, do not count."""
-    return [piece for piece in reference.split(", ") if _normalised(piece)] or [reference]
-
-
-def rouge_l(answer: str, reference: str) -> float:
-    """ROUGE-L F with stemming, 0 to 1."""
-    return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
-
-
-def compare(judged: Sequence[Judged], *, seed: int) -> list[Comparison]:
-    """The expert against every other line: each task and the plain mean over tasks (``MEAN``), with paired bootstrap
-    intervals of the difference."""
-    rows = []
-    for line, shots in dict.fromkeys((row.line, row.shots) for row in judged if row.line != Line.EXPERT):
-        others = [row for row in judged if (row.line, row.shots) == (line, shots)]
-        experts = [row for row in judged if (row.line, row.shots) == (Line.EXPERT, shots)]
-        for metric in METRICS:
-            rows += _compare_metric(list(zip(others, experts, strict=True)), metric, seed)
-    return rows
-
-
-def _compare_metric(pairs: Sequence[tuple[Judged, Judged]], metric: str, seed: int) -> list[Comparison]:
-    chance = random.Random(f"{seed}/bootstrap")
-    rows, draws = [], []
-    tasks: dict[str, list[tuple[float, float]]] = {}
-    for other, expert in pairs:
-        name = f"{MEAN} (task)" if other.task == MEAN else other.task  # a user's task may be called like our row
-        tasks.setdefault(name, []).append((other.scores[metric], expert.scores[metric]))
-    line, shots = pairs[0][0].line, pairs[0][0].shots
-
-    def row(task: str, n: int, score: float, expert: float, drawn: Sequence[float]) -> Comparison:
-        low, high = _middle(drawn)
-        return Comparison(task, metric, n, line, shots, score, expert, expert - score, low, high)
-
-    for task, scores in tasks.items():
-        draws.append(_resampled([expert - other for other, expert in scores], chance))
-        theirs, ours = (_mean(column) for column in zip(*scores, strict=True))
-        rows.append(row(task, len(scores), theirs, ours, draws[-1]))
-    means = _mean([each.score for each in rows]), _mean([each.expert for each in rows])
-    mean_draws = [_mean(draw) for draw in zip(*draws, strict=True)]
-    return [*rows, row(MEAN, sum(each.n for each in rows), *means, mean_draws)]
-
-
-def _middle(draws: Sequence[float]) -> tuple[float, float]:
-    """The ends of the middle 95 %."""
-    ordered = sorted(draws)
-    return ordered[int(0.025 * NUM_RESAMPLES)], ordered[int(0.975 * NUM_RESAMPLES) - 1]
-
-
-def _resampled(gains: Sequence[float], chance: random.Random) -> list[float]:
-    """Means of one task's gains when its items are drawn again with replacement."""
-    return [_mean(chance.choices(gains, k=len(gains))) for _ in range(NUM_RESAMPLES)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _normalised(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
-
-
-@cache
-def _scorer() -> RougeScorer:
-    return RougeScorer(["rougeL"], use_stemmer=True)
+def _tell(bench: Bench, comparisons: Sequence[Comparison], report: Report) -> None:
+    means = [row for row in comparisons if (row.task, row.metric, row.shots) == (MEAN, "f1", 0)]
+    scores = {row.against: row.score for row in means} | {Line.EXPERT: means[0].expert}
+    listed = ", ".join(f"{line} {score:.1f}" for line, score in scores.items())
+    data = {"scores": scores, "about": to_row(report.about)}
+    bench.tell("metrics_ready", f"mean token F1 over {report.about.n} items: {listed}", data=data)
+    forgotten = report.off_domain.warnings()
+    ratio = report.off_domain.perplexity.ratio
+    told = (
+        "; ".join(forgotten) or f"nothing was surely forgotten (perplexity of plain English: {ratio:.2f} × the base's)"
+    )
+    bench.tell("off_domain_checked", told, data=to_row(report.off_domain), is_warning=bool(forgotten))

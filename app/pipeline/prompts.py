@@ -12,6 +12,7 @@ from app.core.records import Seed
 
 Fits = Callable[[str], bool]  # is a prompt short enough for the base?
 
+ENGLISH = "English"
 NO_INPUT = "(none)"  # how a list prompt shows that a seed has no input
 
 # The eight requirements the paper's prompt conveys (Table 6).
@@ -20,16 +21,19 @@ _REQUIREMENTS = (
     "Vary the language: mix questions with requests.",
     "Vary the kind of task: open questions, classification, extraction, editing, summarizing and others.",
     "A language model that only reads and writes text must be able to do the task.",
-    "Write in English.",
+    "Write in {language}.",
     "Keep each instruction to one or two sentences.",
     "Give each instruction a suitable input: realistic and substantial text, never a placeholder.",
     "Make the tasks differ from each other while all belong to {domain}.",
 )
 
 
-def list_prompt(domain: str, seeds: Sequence[Seed], *, num_tasks: int, description: str = "") -> str:
+def list_prompt(
+    domain: str, seeds: Sequence[Seed], *, num_tasks: int, description: str = "", language: str = ENGLISH
+) -> str:
     """Ask for a numbered list of ``num_tasks`` tasks whose first items are ``seeds``; ends where the next begins."""
-    requirements = "\n".join(f"{n}. {text}" for n, text in enumerate(_REQUIREMENTS, start=1)).format(domain=domain)
+    numbered = "\n".join(f"{n}. {text}" for n, text in enumerate(_REQUIREMENTS, start=1))
+    requirements = numbered.format(domain=domain, language=language)
     items = "".join(
         f"{n}. Instruction: {seed.instruction}\n{n}. Input: {seed.input or NO_INPUT}\n"
         for n, seed in enumerate(seeds, start=1)
@@ -41,16 +45,27 @@ def list_prompt(domain: str, seeds: Sequence[Seed], *, num_tasks: int, descripti
     )
 
 
-def anchored_prompt(domain: str, seeds: Sequence[Seed], *, description: str = "") -> str:
+def anchored_prompt(
+    domain: str,
+    seeds: Sequence[Seed],
+    *,
+    description: str = "",
+    language: str = ENGLISH,
+    answer: str | None = None,
+) -> str:
     """Ask for a new input of the one task that ``seeds`` share; ends where the new text begins.
+
+    ``answer``: the right one for all of the texts, the new one too.
 
     Where the seeds have no input, what is new in each is its instruction: then that is asked for.
     """
     texts, label = varying_texts(seeds), label_of(seeds)
     shown = "".join(f"{label} {n}:\n{text}\n\n" for n, text in enumerate(texts, start=1))
     told = f"are for one task: {seeds[0].instruction}" if seeds[0].input else "are tasks of one kind."
+    told += f" For every one of these texts the answer is: {answer}." if answer is not None else ""
+    tongue = "" if language == ENGLISH else f" in {language}"  # a base that is shown English writes English
     return (
-        f"The following texts from the field of {domain}{_about(description)} {told} "
+        f"The following texts{tongue} from the field of {domain}{_about(description)} {told} "
         f"Every text is about other names, other numbers and other events.\n\n{shown}{label} {len(texts) + 1}:\n"
     )
 

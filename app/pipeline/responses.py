@@ -1,89 +1,92 @@
-"""New instructions → examples: the base answers as an expert of the domain (paper §2; App. C: no demonstrations)."""
+"""New instructions → examples: the base answers as an expert of the domain (paper §2; App. C: no demonstrations).
+
+Where an adapter answers, it is asked through the template it learned. Of several answers drawn for one task the one
+most like the others is kept.
+"""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
-from app.core.records import Answer, Candidate, Example, GenerationRequest, Origin, Rejection, Seed
-from app.pipeline.bench import ROWS, WAVE, Bench, count_reasons, fits_base
+from app.core.records import Answer, Candidate, Check, Example, GenerationRequest, Origin, Rejection, Seed
+from app.pipeline.agreement import most_agreed
+from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
 from app.pipeline.prompts import Fits, always_fits, response_prompt, shorten
+from app.pipeline.retrieval import PassageAnswers, retrieval_checks
 from app.pipeline.rows import from_row, to_row
+from app.pipeline.template import ALPACA
+from app.pipeline.validity import Rules
 
 ANSWERS, REJECTIONS = "answers.jsonl", "rejections.jsonl"
+KEPT = "kept"
 
 
 def make_responses(bench: Bench) -> None:
     """An answer to every instruction; those that cannot be learned from are dropped with the reason."""
-    candidates = [from_row(Candidate, row) for row in bench.product("instructions")]
-    answers = [from_row(Answer, row) for row in bench.kept(ANSWERS, unit=WAVE)]
-    bench.progress(len(answers), len(candidates))
-    for wave in write_answers(
-        candidates,
-        bench.split.training,
+    done = sum(1 for _ in bench.kept(ANSWERS, unit=WAVE))
+    total = sum(1 for _ in bench.product("instructions"))
+    tokens = 0  # written in this attempt, of the answers that were chosen
+    bench.progress(done, total)
+    writers = [place.id for place in bench.writers()]
+    ask = partial(
+        request_answer,
+        seeds=bench.split.training,
         recipe=bench.recipe,
         domain=bench.domain,
         description=bench.description,
-        start=len(answers),
-        generator=bench.engine,
         fits=fits_base(bench, bench.recipe.response_max_new_tokens),
-        writer=writer.id if (writer := bench.writer()) else None,
-    ):
-        bench.append(ANSWERS, map(to_row, wave))
-        answers += wave
-        bench.progress(len(answers), len(candidates))
-    judged = [judge_answer(*pair) for pair in zip(candidates, answers, strict=True)]
-    bench.write(ROWS, [to_row(result) for result in judged if isinstance(result, Example)])
-    rejected = [result for result in judged if isinstance(result, Rejection)]
-    bench.write(REJECTIONS, map(to_row, rejected))
-    counts = {"kept": len(judged) - len(rejected), "rejected": count_reasons(rejected)}
-    bench.tell("responses_judged", f"{counts['kept']} of {len(judged)} responses are kept", data=counts)
-
-
-def write_answers(
-    candidates: Sequence[Candidate],
-    seeds: Sequence[Seed],
-    *,
-    recipe: Recipe,
-    domain: str,
-    description: str,
-    start: int,
-    generator: TextGenerator,
-    fits: Fits = always_fits,
-    writer: str | None = None,
-) -> Iterator[list[Answer]]:
-    """Waves of raw answers to the candidates from ``start`` on, in order."""
-    for first in range(start, len(candidates), WAVE):
-        wave = candidates[first : first + WAVE]
-        requests = [
-            request_answer(
-                candidate, seeds, recipe=recipe, domain=domain, description=description, fits=fits, writer=writer
+        writer=writers[0] if writers else None,
+    )
+    passages = PassageAnswers.of(bench)
+    rules = Rules(bench.split.training, is_strict=bench.recipe.validity == "strict")
+    waiting = islice(_candidates(bench), done, None)
+    while wave := list(islice(waiting, WAVE)):
+        requests = [ask(candidate) for candidate in wave]
+        if passages is not None:
+            answers = passages.write(wave, requests)
+        else:
+            answers = draw_answers(
+                wave, requests, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine
             )
-            for candidate in wave
-        ]
-        completions = generator.generate(requests)
-        yield [Answer.of(done, prompt=asked.prompt) for asked, done in zip(requests, completions, strict=True)]
+        bench.append(ANSWERS, map(to_row, answers))
+        done += len(wave)
+        tokens += sum(answer.num_tokens for answer in answers)
+        bench.progress(done, total, detail={"tokens": tokens})
+    _judge(bench, rules)
 
 
 def request_answer(
     candidate: Candidate,
-    seeds: Sequence[Seed],
     *,
+    seeds: Sequence[Seed],
     recipe: Recipe,
     domain: str,
     description: str = "",
     fits: Fits = always_fits,
     writer: str | None = None,
 ) -> GenerationRequest:
-    """What the base is asked: a function of the recipe's seed and the candidate alone."""
+    """What the writer (None: the base) is asked: a function of the recipe's seed and the candidate alone."""
     chance = random.Random(f"{recipe.seed}/response/{candidate.id}")
     own = [seed for seed in seeds if seed.task == candidate.task]
     drawn = chance.sample(own or list(seeds), min(recipe.response_shots, len(own or seeds)))
 
     def make(shots: Sequence[Seed]) -> str:
-        return response_prompt(domain, candidate.instruction, candidate.input, shots=shots, description=description)
+        if writer is not None:
+            return ALPACA.render(candidate.instruction, candidate.input, shown=shots)
+        return response_prompt(
+            candidate.domain or domain,
+            candidate.instruction,
+            candidate.input,
+            shots=shots,
+            description="" if candidate.domain else description,
+        )
 
     stop = tuple(text for text in recipe.evaluation_stop if not any(text in seed.output for seed in own))
     return GenerationRequest(
@@ -96,11 +99,44 @@ def request_answer(
     )
 
 
-def judge_answer(candidate: Candidate, answer: Answer) -> Example | Rejection:
+def draw_answers(
+    candidates: Sequence[Candidate],
+    requests: Sequence[GenerationRequest],
+    *,
+    recipe: Recipe,
+    rules: Rules,
+    generator: TextGenerator,
+    writers: Sequence[str] = (),
+) -> list[Answer]:
+    """One answer a candidate: the only one drawn, or the most agreed of those that the rules allow.
+
+    ``writers``: the adapters that each answer ``recipe.response_samples`` times; none: whoever the request names.
+    """
+    drawn = [[draw for asked in _by_writer(request, writers) for draw in _draws(asked, recipe)] for request in requests]
+    completions = iter(generator.generate([request for draws in drawn for request in draws]))
+    answers = []
+    for candidate, request, draws in zip(candidates, requests, drawn, strict=True):
+        samples = [next(completions) for _ in draws]
+        texts = [tidy(sample.text) for sample in samples]
+        usable = [
+            rules.allows(candidate, text, sample.finish_reason) for text, sample in zip(texts, samples, strict=True)
+        ]
+        position, agreement = most_agreed(texts, usable)
+        answer = Answer.of(samples[position], prompt=request.prompt)
+        if len(samples) > 1:
+            others = tuple(sample.text for number, sample in enumerate(samples) if number != position)
+            answer = replace(answer, samples=others, confidence=round(agreement, 6))
+        answers.append(answer)
+    return answers
+
+
+def judge_answer(candidate: Candidate, answer: Answer, *, recipe: Recipe, rules: Rules) -> Example | Rejection:
     """An example, or the reason why this answer is none."""
-    text = "\n".join(answer.text.splitlines()).strip()
-    if reason := _fault(candidate, answer, text):
-        return Rejection(reason, candidate.reply, candidate.item, answer.text)
+    text = tidy(answer.text)
+    checks = list(_checks(candidate, answer, text, recipe=recipe, rules=rules))
+    failed = next((check for check in checks if not check.is_passed), None)
+    if failed is not None:
+        return Rejection(failed.name, candidate.reply, candidate.item, answer.text, failed.detail)
     return Example(
         id=candidate.id,
         instruction=candidate.instruction,
@@ -112,16 +148,61 @@ def judge_answer(candidate: Candidate, answer: Answer) -> Example | Rejection:
         generator=answer.generator,
         reply=candidate.reply,
         item=candidate.item,
+        domain=candidate.domain,
+        checks=(*candidate.checks, *checks),
+        passages=answer.passages,
+        weight=answer.confidence if recipe.weigh_by_agreement and answer.confidence is not None else 1.0,
     )
 
 
-def _fault(candidate: Candidate, answer: Answer, text: str) -> str | None:
-    if not text:
-        return "empty_response"
-    if answer.finish_reason == "length":
-        return "truncated_response"
-    if text.endswith(":"):
-        return "unfinished_response"
-    if text.casefold() in (candidate.input.casefold(), candidate.instruction.casefold()):
-        return "echoes_prompt"
-    return None
+def _by_writer(request: GenerationRequest, writers: Sequence[str]) -> list[GenerationRequest]:
+    return [replace(request, adapter=writer) for writer in writers] or [request]
+
+
+def tidy(text: str) -> str:
+    """An answer as it is learned: every kind of line end as a newline, nothing around it."""
+    return "\n".join(text.splitlines()).strip()
+
+
+def _draws(request: GenerationRequest, recipe: Recipe) -> Iterator[GenerationRequest]:
+    """The request itself, then the same at the sampling temperature with seeds of their own."""
+    yield request
+    for number in range(1, recipe.response_samples):
+        seed = random.Random(f"{request.seed}/{number}").getrandbits(31)
+        yield replace(request, temperature=recipe.response_sample_temperature, seed=seed)
+
+
+def _candidates(bench: Bench) -> Iterator[Candidate]:
+    return (from_row(Candidate, row) for row in bench.product("instructions"))
+
+
+def _judge(bench: Bench, rules: Rules) -> None:
+    """Candidates and answers are read side by side, once for each file that is written: no list of all."""
+
+    def judged() -> Iterator[Example | Rejection]:
+        answers = (from_row(Answer, row) for row in bench.kept(ANSWERS, unit=1))
+        for candidate, answer in zip(_candidates(bench), answers, strict=True):
+            yield judge_answer(candidate, answer, recipe=bench.recipe, rules=rules)
+
+    outcomes = Counter(result.reason if isinstance(result, Rejection) else KEPT for result in judged())
+    bench.write(ROWS, (to_row(result) for result in judged() if isinstance(result, Example)))
+    bench.write(REJECTIONS, (to_row(result) for result in judged() if isinstance(result, Rejection)))
+    kept = outcomes.pop(KEPT, 0)
+    told = f"{kept} of {kept + outcomes.total()} responses are kept"
+    bench.tell("responses_judged", told, data={"kept": kept, "rejected": dict(outcomes.most_common())})
+
+
+def _checks(candidate: Candidate, answer: Answer, text: str, *, recipe: Recipe, rules: Rules) -> Iterator[Check]:
+    """Every filter's verdict, named by what it would refuse."""
+    yield Check("empty_response", bool(text))
+    yield Check("truncated_response", answer.finish_reason != "length")
+    yield Check("unfinished_response", not text.endswith(":"))
+    echoed = text.casefold() in (candidate.input.casefold(), candidate.instruction.casefold())
+    yield Check("echoes_prompt", not echoed)
+    if answer.confidence is not None:
+        yield Check("disagreement", answer.confidence >= recipe.min_agreement, answer.confidence)
+    if candidate.output is not None:
+        agrees = text.casefold() == candidate.output.casefold()
+        yield Check("other_label", agrees, detail=f"the input was written for {candidate.output!r}")
+    yield from rules.checks(candidate, text)
+    yield from retrieval_checks(answer)

@@ -3,9 +3,10 @@
     seeds ─► instructions ─► responses ─► dataset ─► adapter ─► metrics ─► gate ─► served expert
 
 A recipe may ask for several rounds (``instructions-2`` …) or several sizes of one pool (``dataset-s100`` …); then each
-adapter has a ``trial`` on held-out seeds and ``choice`` says which is the expert. The ``adapter-seeds…`` stages are
-what it is compared with. A stage reads what earlier ones made, works through its own file of this package and writes
-its product; a killed stage finds its unfinished files again.
+adapter has a ``trial`` on held-out seeds and ``choice`` says which is the expert. ``responder`` stages learn the seeds
+to answer the new tasks; the ``adapter-seeds…`` stages are what the expert is compared with. A stage reads what earlier
+ones made, works through its own file of this package and writes its product; a killed stage finds its unfinished
+files again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from app.pipeline.adapter import (
     make_adapter_of_labelled,
     make_adapter_of_seeds,
     make_adapter_of_seeds_by_steps,
+    make_responder,
 )
 from app.pipeline.bench import Stage, always
 from app.pipeline.choice import has_not_fallen, make_choice, make_trial
@@ -33,26 +35,18 @@ SEEDS_BY_EPOCHS, SEEDS_BY_STEPS, LABELLED = "adapter-seeds", "adapter-seeds-step
 
 def walk(recipe: Recipe, *, has_labelled: bool = False) -> tuple[Stage, ...]:
     """The stages of a job, in order. ``has_labelled``: the user sent labelled rows to compare with."""
-    seeds = [Stage(SEEDS_BY_EPOCHS, "adapter", (), make_adapter_of_seeds)]
-    is_early = recipe.responder == "seeds_expert"
     candidates = list(_sizes(recipe) if recipe.sizes else _rounds(recipe))
     adapters = tuple(stage.name for stage in candidates if stage.kind == "adapter")
     trials = tuple(stage.name for stage in candidates if stage.kind == "trial")
     choice = [Stage("choice", "choice", (*trials, *adapters), make_choice)] if chooses(recipe) else []
     expert = (*adapters, *(stage.name for stage in choice))
-    controls = [] if is_early or "epochs" not in recipe.controls else seeds
-    if "steps" in recipe.controls:
-        controls = [*controls, Stage(SEEDS_BY_STEPS, "adapter", expert, make_adapter_of_seeds_by_steps)]
-    if has_labelled:
-        controls = [*controls, Stage(LABELLED, "adapter", (), make_adapter_of_labelled)]
-    early = seeds if is_early else []
-    lines = tuple(stage.name for stage in (*early, *controls))
+    controls = list(_controls(recipe, expert, has_labelled=has_labelled))
     return (
-        *early,
+        *_responders(recipe),
         *candidates,
         *choice,
         *controls,
-        Stage("metrics", "metrics", (*expert, *lines), make_metrics),
+        Stage("metrics", "metrics", (*expert, *(stage.name for stage in controls)), make_metrics),
         Stage("gate", "gate", ("metrics",), make_verdict),
     )
 
@@ -62,25 +56,43 @@ def chooses(recipe: Recipe) -> bool:
     return recipe.iterations > 1 or len(recipe.sizes) > 1
 
 
+def _responders(recipe: Recipe) -> list[Stage]:
+    """Adapters of the seeds alone that answer the new tasks of the first round."""
+    return [
+        Stage(_numbered("responder", number), "adapter", (), partial(make_responder, number=number))
+        for number in range(1, recipe.responders + 1)
+    ]
+
+
+def _controls(recipe: Recipe, expert: tuple[str, ...], *, has_labelled: bool) -> Iterator[Stage]:
+    """What the expert is compared with; ``expert``: the stages that say which adapter it is."""
+    if "epochs" in recipe.controls:
+        yield Stage(SEEDS_BY_EPOCHS, "adapter", (), make_adapter_of_seeds)
+    if "steps" in recipe.controls:
+        yield Stage(SEEDS_BY_STEPS, "adapter", expert, make_adapter_of_seeds_by_steps)
+    if has_labelled:
+        yield Stage(LABELLED, "adapter", (), make_adapter_of_labelled)
+
+
 def _rounds(recipe: Recipe) -> Iterator[Stage]:
     """Instructions to adapter, as often as the recipe says; the previous adapter writes the next round's data."""
     trials: tuple[str, ...] = ()
     for number in range(1, recipe.iterations + 1):
         name = partial(_numbered, number=number)
         before = name("adapter", number=number - 1) if number > 1 else None
-        responder = SEEDS_BY_EPOCHS if before is None and recipe.responder == "seeds_expert" else before
+        writers = (before,) if before else ()
+        responders = writers or tuple(stage.name for stage in _responders(recipe))
         stage = partial(Stage, iteration=number, is_needed=has_not_fallen if number > 1 else always)
-        reads = (*trials, *([before] if before else []))
-        yield stage(name("instructions"), "instructions", reads, make_instructions, writer=before)
+        yield stage(name("instructions"), "instructions", (*trials, *writers), make_instructions, writers=writers)
         yield stage(
             name("responses"),
             "responses",
-            (name("instructions"), *trials, *([responder] if responder else [])),
+            (name("instructions"), *trials, *responders),
             make_responses,
-            writer=responder,
+            writers=responders,
         )
         yield stage(name("dataset"), "dataset", (name("responses"), *trials), make_dataset)
-        start = (before,) if before and recipe.iteration_mode == "continue" else ()
+        start = writers if recipe.iteration_mode == "continue" else ()
         yield stage(name("adapter"), "adapter", (name("dataset"), *start, *trials), make_adapter)
         if chooses(recipe):
             yield stage(name("trial"), "trial", (name("adapter"), *trials), make_trial)
@@ -89,10 +101,9 @@ def _rounds(recipe: Recipe) -> Iterator[Stage]:
 
 def _sizes(recipe: Recipe) -> Iterator[Stage]:
     """One pool; a dataset and an adapter for each size."""
-    responder = SEEDS_BY_EPOCHS if recipe.responder == "seeds_expert" else None
+    responders = tuple(stage.name for stage in _responders(recipe))
     yield Stage("instructions", "instructions", (), make_instructions)
-    reads = ("instructions", *([responder] if responder else []))
-    yield Stage("responses", "responses", reads, make_responses, writer=responder)
+    yield Stage("responses", "responses", ("instructions", *responders), make_responses, writers=responders)
     for size in recipe.sizes:
         made = partial(make_dataset, size=size)
         yield Stage(f"dataset-s{size}", "dataset", ("responses",), made)

@@ -7,10 +7,10 @@ through it (paper App. A: one simple Alpaca-style template for training and eval
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from app.core.records import Example, Origin, TrainingRow
+from app.core.records import Example, Origin, Seed, TrainingRow
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
 
@@ -23,11 +23,16 @@ class Template:
     with_input: str
     without_input: str
 
-    def render(self, instruction: str, input: str = "") -> str:
-        """The prompt, up to where the answer begins. Braces inside the arguments are left as they are."""
+    def render(self, instruction: str, input: str = "", *, shown: Sequence[Seed] = ()) -> str:
+        """The prompt, up to where the answer begins. Braces inside the arguments are left as they are.
+
+        ``shown`` stand in front, each a whole rendering with its answer, so that prompts of one expert begin alike and
+        the engine computes that beginning once.
+        """
         fields = {"instruction": instruction.strip(), "input": input.strip()}
         text = self.with_input if fields["input"] else self.without_input
-        return _FIELD.sub(lambda match: fields[match.group(1)], text)
+        before = "".join(f"{self.render(seed.instruction, seed.input)}{seed.output}\n\n" for seed in shown)
+        return before + _FIELD.sub(lambda match: fields[match.group(1)], text)
 
     def to_dict(self) -> dict[str, str]:
         return asdict(self)

@@ -106,5 +106,7 @@ def adapter_view(
         template=read_template(adapter.template),
         digest=adapter.artifact_digest,
         created_at=adapter.created_at,
+        decision=adapter.decision,
+        reason=adapter.reason,
         metrics=tuple(metric_view(metric) for metric in metrics if _is_of(metric, adapter)),
     )

@@ -103,12 +103,11 @@ class JobBench:
             return adapters[next(self.product("choice"))["stage"]]
         return next(iter(adapters.values()))
 
-    def writer(self) -> AdapterPlace | None:
-        if self.stage.writer is None:
-            return None
-        place = self.adapters()[self.stage.writer]
-        self.engine.attach(place.id, place.folder)
-        return place
+    def writers(self) -> list[AdapterPlace]:
+        places = [self.adapters()[name] for name in self.stage.writers]
+        for place in places:
+            self.engine.attach(place.id, place.folder)
+        return places
 
     def kept(self, file: str, *, unit: int) -> Iterator[dict[str, Any]]:
         path = self.folder / file

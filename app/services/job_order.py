@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping, Sequence
+
+from app.core.errors import NotFound
 from app.core.recipe import Recipe
-from app.models import Job
+from app.core.records import Seed
+from app.models import Job, SetRole
 from app.pipeline.bench import AdapterPlace, Champion
 from app.pipeline.holdout import Split, split_seeds
 from app.pipeline.stages import chooses
@@ -44,5 +49,27 @@ def find_champion(database: Database, artifacts: ArtifactStore, domain: str) -> 
         adapter = uow.domains.get(domain).champion
     if adapter is None:
         return None
-    folder = artifacts.open(adapter.artifact_digest, kind=ADAPTER_KIND).folder
+    try:
+        folder = artifacts.open(adapter.artifact_digest, kind=ADAPTER_KIND).folder
+    except NotFound:
+        return None
     return Champion(AdapterPlace(adapter.id, folder), adapter.name, read_template(adapter.template))
+
+
+def find_off_domain(database: Database, artifacts: ArtifactStore, order: Order) -> Mapping[str, Sequence[Seed]]:
+    """Items of the newest evaluation set of each domain that the expert is not for, drawn by the recipe's seed."""
+    count, learned = order.recipe.off_domain_items, {order.domain, *(seed.domain for seed in order.split.training)}
+    if count == 0:
+        return {}
+    with database.session(read_only=True) as uow:
+        sets = uow.seed_sets.newest(SetRole.EVALUATION, besides=learned)
+    found = {}
+    for each in sets:
+        try:
+            items = load_seeds(artifacts, each.artifact_digest)
+        except NotFound:
+            continue
+        chance = random.Random(f"{order.recipe.seed}/off-domain/{each.domain}")
+        places = sorted(chance.sample(range(len(items)), min(count, len(items))))
+        found[each.domain] = [items[place] for place in places]
+    return found

@@ -9,11 +9,14 @@ from pathlib import Path
 from app.core.errors import NotFound
 from app.core.states import JobStatus, StageStatus
 from app.models import Event, Job, Metric, StageRun
-from app.services.views import EventView, JobError, JobView, MetricView, Page, StageProgress
-from app.storage.artifacts import ROWS, ArtifactStore
+from app.pipeline.metrics import REPORT, Report
+from app.pipeline.rows import from_row
+from app.services.job_stages import DATASET, Made, find_dataset
+from app.services.views import EventView, JobError, JobMetrics, JobView, MetricView, Page, StageProgress
+from app.storage.artifacts import ROWS, ArtifactStore, read_rows
 from app.storage.database import Database, UnitOfWork
 
-DATASET_STAGE = "dataset"
+METRICS_STAGE = "metrics"
 
 
 class JobService:
@@ -44,24 +47,32 @@ class JobService:
         views = tuple(_event_view(event) for event in events[:limit])
         return Page(views, str(views[-1].id) if len(events) > limit else None)
 
-    def metrics(self, job_id: str) -> tuple[MetricView, ...]:
-        """Figures of base and expert; raises NotFound while there are none."""
+    def metrics(self, job_id: str) -> JobMetrics:
+        """Figures of the expert and of all it is compared with; raises NotFound while there are none."""
         with self._database.session(read_only=True) as uow:
             job = uow.jobs.get(job_id)
             metrics = uow.metrics.list(job_id=job_id)
+            digests = [run.artifact_digest for run in uow.stage_runs.list(job_id) if run.stage == METRICS_STAGE]
         if not metrics:
             raise NotFound(f"job {job_id} has no metrics{_so_far(job)}", param="job_id")
-        return tuple(metric_view(metric) for metric in metrics)
+        return JobMetrics(tuple(metric_view(metric) for metric in metrics), self._report(next(iter(digests), None)))
+
+    def _report(self, digest: str | None) -> Report | None:
+        try:
+            folder = self._artifacts.open(digest or "", kind=METRICS_STAGE).folder
+        except NotFound:
+            return None
+        return next((from_row(Report, row) for row in read_rows(folder / REPORT)), None)
 
     def dataset(self, job_id: str) -> Path:
-        """The file of all training rows (JSONL); raises NotFound while there is none."""
+        """The file of all rows (JSONL) that the expert learned, or the newest there are; raises NotFound."""
         with self._database.session(read_only=True) as uow:
             job = uow.jobs.get(job_id)
-            runs = {run.stage: run for run in uow.stage_runs.list(job_id)}
-        digest = runs[DATASET_STAGE].artifact_digest if DATASET_STAGE in runs else None
-        if digest is None:
+            made = Made.of(uow, job)
+            stage = find_dataset(uow, job, made)
+        if stage is None:
             raise NotFound(f"job {job_id} has no dataset{_so_far(job)}", param="job_id")
-        return self._artifacts.open(digest, kind=DATASET_STAGE).folder / ROWS
+        return self._artifacts.open(made.digests[stage], kind=DATASET).folder / ROWS
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a waiting job at once, ask the worker of a running one to stop, leave an ended one."""

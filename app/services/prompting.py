@@ -1,7 +1,6 @@
 """Makes the prompt of a question: demonstrations, template, and what is left out when it does not fit the base.
 
-Demonstrations stand in front, each a whole rendering of the template with its answer, so that the prompts of one expert
-begin alike and the engine computes that beginning once.
+Demonstrations stand in front, as in an evaluation.
 """
 
 from __future__ import annotations
@@ -131,5 +130,4 @@ class _Draft:
     def text(self) -> str:
         if self.template is None:
             return self.input
-        shown = "".join(f"{self.template.render(seed.instruction, seed.input)}{seed.output}\n\n" for seed in self.shots)
-        return shown + self.template.render(self.instruction, self.input)
+        return self.template.render(self.instruction, self.input, shown=self.shots)

@@ -23,8 +23,9 @@ from app.pipeline.metrics import COMPARISONS
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.stages import walk
 from app.services.job_bench import JobBench, Order, Surroundings, adapter_id
-from app.services.job_order import find_champion, read_order
+from app.services.job_order import find_champion, find_off_domain, read_order
 from app.services.lease import Lease, LeaseLost
+from app.services.passages import SMALL_CORPUS_PASSAGES, retriever_of
 from app.storage.artifacts import Artifact, ArtifactStore, read_rows
 from app.storage.database import Database, UnitOfWork
 from app.storage.jobs import Failure
@@ -43,9 +44,11 @@ class JobRunner:
         artifacts: ArtifactStore,
         engine: Engine,
         clock: Callable[[], datetime],
+        small_corpus_passages: int = SMALL_CORPUS_PASSAGES,
     ) -> None:
         self._lease, self._database, self._artifacts = lease, database, artifacts
         self._engine, self._clock = engine, clock
+        self._small_corpus = small_corpus_passages
         self._made: dict[str, Artifact] = {}  # what the stages made, by name; those skipped are not there
         self._kinds: dict[str, str] = {}  # of every stage, by name
         self._only_adapter = ""  # the expert's stage where there is nothing to choose
@@ -72,7 +75,11 @@ class JobRunner:
         with self._database.session(read_only=True) as uow:
             job = uow.jobs.get(self._lease.job_id)
             order = read_order(uow, job, self._artifacts)
-        around = Surroundings(champion=lambda: find_champion(self._database, self._artifacts, order.domain))
+        around = Surroundings(
+            champion=lambda: find_champion(self._database, self._artifacts, order.domain),
+            off_domain=lambda: find_off_domain(self._database, self._artifacts, order),
+            retriever=retriever_of(self._database, self._artifacts, order.recipe.corpus, small=self._small_corpus),
+        )
         return order, around
 
     def _finished(self, stage: Stage) -> Artifact | None:
@@ -110,7 +117,12 @@ class JobRunner:
                 uow.stage_runs.start(job_id, stage.name, now=self._clock())
                 uow.events.add(job_id, "stage_started", stage.name, now=self._clock(), stage=stage.name)
             self._engine.wait_ready()
-            stage.work(bench)
+            try:
+                stage.work(bench)
+            except StageFailed as failure:
+                if failure.is_worth_keeping:
+                    self._keep(stage, order, bench)
+                raise
             return self._commit(stage, order, bench)
 
     def _skip(self, stage: Stage) -> None:
@@ -119,16 +131,25 @@ class JobRunner:
             told = f"{stage.name} is not needed"
             uow.events.add(self._lease.job_id, "stage_skipped", told, now=self._clock(), stage=stage.name)
 
-    def _commit(self, stage: Stage, order: Order, bench: JobBench) -> Artifact:
-        job_id = self._lease.job_id
+    def _keep(self, stage: Stage, order: Order, bench: JobBench) -> None:
+        """Make what a failed stage leaves an artifact of its own kind, so that nobody takes it for the product."""
+        artifact = self._make_artifact(f"{stage.kind}-unfinished", stage, order, bench)
+        with self._writing() as uow:
+            now = self._clock()
+            uow.artifacts.record(artifact, now=now, job_id=self._lease.job_id, stage=stage.name)
+            data = {"artifact": artifact.digest, "kind": artifact.kind, "folder": str(artifact.folder)}
+            told = f"what {stage.name} made before it failed is kept in {artifact.folder}"
+            uow.events.add(self._lease.job_id, "work_kept", told, now=now, stage=stage.name, data=data)
+
+    def _make_artifact(self, kind: str, stage: Stage, order: Order, bench: JobBench) -> Artifact:
         bench.keep_lease()
         parents = [self._made[name].digest for name in stage.reads if name in self._made]
-        artifact = self._artifacts.commit(
-            bench.folder,
-            kind=stage.kind,
-            recipe=order.recipe.model_dump(mode="json"),
-            parents=parents or order.parents,
-        )
+        recipe = order.recipe.model_dump(mode="json")
+        return self._artifacts.commit(bench.folder, kind=kind, recipe=recipe, parents=parents or order.parents)
+
+    def _commit(self, stage: Stage, order: Order, bench: JobBench) -> Artifact:
+        job_id = self._lease.job_id
+        artifact = self._make_artifact(stage.kind, stage, order, bench)
         with self._writing() as uow:
             now = self._clock()
             uow.artifacts.record(artifact, now=now, job_id=job_id, stage=stage.name)
@@ -160,7 +181,8 @@ class JobRunner:
             adapter.decision, adapter.reason = verdict.decision, verdict.reason
             uow.metrics.replace(adapter.id, job_id=job_id, metrics=self._metrics(adapter.id))
             if verdict.decision == "promote":
-                uow.domains.set_champion(order.domain, adapter.id)
+                reason = f"gate: {verdict.reason}"
+                uow.domains.set_champion(order.domain, adapter.id, now=now, reason=reason, job_id=job_id)
             told = f"{adapter.name} is {'served' if verdict.decision == 'promote' else 'not served'}"
             uow.events.add(job_id, "job_succeeded", told, now=now, data={"adapter": adapter.id})
             uow.jobs.move(job_id, JobStatus.SUCCEEDED, now=now, attempt=self._lease.attempt, adapter_id=adapter.id)

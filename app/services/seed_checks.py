@@ -1,4 +1,4 @@
-"""What must hold between items: no duplicates, no leakage from seeds to evaluation, none too long for the recipe.
+"""What must hold between items: no duplicates, no leakage from what is learned to evaluation, none too long.
 
 Each check returns problems; nothing here raises or knows how the items were read.
 """
@@ -14,6 +14,7 @@ from app.pipeline.template import Template
 from app.services.seeds import PlacedSeed, SeedSet
 
 MAX_PROBLEMS = 1000  # told one by one; the rest is counted
+DUPLICATE, LEAKAGE = "duplicate", "leakage"  # how the reasons of such problems begin
 
 
 def check_duplicates(items: SeedSet) -> list[Problem]:
@@ -23,19 +24,22 @@ def check_duplicates(items: SeedSet) -> list[Problem]:
     for placed in items.seeds:
         line = first.setdefault(placed.seed.id, placed.line)
         if line != placed.line:
-            problems.append(Problem("item", f"duplicate: the same as line {line}", placed.line, placed.source))
+            problems.append(Problem("item", f"{DUPLICATE}: the same as line {line}", placed.line, placed.source))
     return problems
 
 
 def check_leakage(seeds: SeedSet, evaluation: SeedSet) -> list[Problem]:
-    """Evaluation items that ask what a seed asks, whatever answer they give: the expert would have seen them."""
-    lines = {_question(placed.seed): placed.line for placed in seeds.seeds}
+    """Evaluation items that ask what a seed asks, whatever answer they give: who learned it would have seen them."""
+    asked = {question_of(placed.seed): placed for placed in seeds.seeds}
     return [
         Problem(
-            "item", f"leakage: the same instruction and input as line {line} of {seeds.source}", item.line, item.source
+            "item",
+            f"{LEAKAGE}: the same instruction and input as line {own.line} of {own.source}",
+            item.line,
+            item.source,
         )
         for item in evaluation.seeds
-        if (line := lines.get(_question(item.seed))) is not None
+        if (own := asked.get(question_of(item.seed))) is not None
     ]
 
 
@@ -48,15 +52,20 @@ def check_lengths(items: SeedSet, *, tokens: Tokens, template: Template, max_tok
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise InvalidInput if there is a problem: the first ``MAX_PROBLEMS`` by line, and how many more."""
-    told: Sequence[Problem] = sorted(problems, key=lambda problem: (problem.source or "", problem.line or 0))
-    if len(told) > MAX_PROBLEMS:
-        told = [*told[:MAX_PROBLEMS], Problem("problems", f"and {len(told) - MAX_PROBLEMS:,} more problems like these")]
-    if told:
+    """Raise InvalidInput if there is a problem."""
+    if told := in_order(problems):
         raise InvalidInput(told)
 
 
-def _question(seed: Seed) -> tuple[str, str]:
+def in_order(problems: Iterable[Problem]) -> Sequence[Problem]:
+    """The first ``MAX_PROBLEMS`` by line, and how many more."""
+    told: Sequence[Problem] = sorted(problems, key=lambda problem: (problem.source or "", problem.line or 0))
+    if len(told) <= MAX_PROBLEMS:
+        return told
+    return [*told[:MAX_PROBLEMS], Problem("problems", f"and {len(told) - MAX_PROBLEMS:,} more problems like these")]
+
+
+def question_of(seed: Seed) -> tuple[str, str]:
     """What is asked, with case and spacing evened out."""
     return " ".join(seed.instruction.casefold().split()), " ".join(seed.input.casefold().split())
 

@@ -1,7 +1,8 @@
 """Rows → seeds: every rule one labelled example must keep, with all the faults of an upload kept as problems.
 
 Knows nothing of HTTP or of storage. Texts lose the white space around them (a trailing line break would be learned as
-part of the answer) and the line ends of other systems; the keys in ``IGNORED_KEYS`` may be there and are not used.
+part of the answer) and the line ends of other systems. ``references`` are further right answers; a CSV cell holds them
+as a JSON list. The keys in ``IGNORED_KEYS`` may be there and are not used.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app.core.errors import Problem, TooLarge
 from app.core.records import Seed
-from app.services.seed_files import Row, Upload, read_rows
+from app.services.seed_files import Row, Upload, parse_json, read_rows
 
 SEED_KEYS = ("task", "instruction", "input", "output")
 REQUIRED_KEYS = ("task", "instruction", "output")  # the input may be empty or left out
-IGNORED_KEYS = ("id", "category", "domain", "references")
+REFERENCES = "references"
+KNOWN_KEYS = (*SEED_KEYS, REFERENCES)
+IGNORED_KEYS = ("id", "category", "domain")
 MAX_TASK_CHARS = 200
+MAX_REFERENCES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,11 @@ class SeedSet:
 def read_seeds(given: Upload | Sequence[object], *, source: str, limits: Limits) -> SeedSet:
     """Seeds of a file or of a JSON list; raises TooLarge, and keeps every other fault as a problem."""
     if isinstance(given, Upload):
-        known = (*SEED_KEYS, *IGNORED_KEYS)
+        known = (*KNOWN_KEYS, *IGNORED_KEYS)
         rows, problems = read_rows(given, source=source, required=REQUIRED_KEYS, known=known)
     else:
         rows, problems = [Row(position, value) for position, value in enumerate(given, start=1)], []
-    _check_number(len(rows), source=source, limits=limits)
+    check_number(len(rows), source=source, limits=limits)
     if not rows and not problems:
         problems = [Problem(source, f"there is not one item in {source}", source=source)]
     ignored: Counter[str] = Counter()
@@ -83,7 +88,8 @@ def unusable_text(text: str) -> str | None:
     return None
 
 
-def _check_number(number: int, *, source: str, limits: Limits) -> None:
+def check_number(number: int, *, source: str, limits: Limits) -> None:
+    """Raise TooLarge for more items than a request may send."""
     if number > limits.max_seeds:
         reason = f"{number:,} items; at most {limits.max_seeds:,} can be sent (SELFSPEC_MAX_SEEDS)"
         raise TooLarge([Problem(source, reason, source=source)])
@@ -97,9 +103,11 @@ def _faults(value: object, limits: Limits) -> Iterator[tuple[str, str]]:
     for key in SEED_KEYS:
         if reason := _text_fault(value.get(key), key=key, given=key in value, limits=limits):
             yield key, reason
+    if reason := _references_fault(_references(value), limits=limits):
+        yield REFERENCES, reason
     for key in value:
-        if key not in SEED_KEYS and key not in IGNORED_KEYS:
-            yield str(key), f"unknown key; there are: {', '.join(SEED_KEYS)}"
+        if key not in KNOWN_KEYS and key not in IGNORED_KEYS:
+            yield str(key), f"unknown key; there are: {', '.join(KNOWN_KEYS)}"
 
 
 def _text_fault(value: object, *, key: str, given: bool, limits: Limits) -> str | None:
@@ -117,6 +125,31 @@ def _text_fault(value: object, *, key: str, given: bool, limits: Limits) -> str 
     return unusable_text(value)
 
 
+def _references(value: dict[str, object]) -> object:
+    """What stands under that key; of a text (a CSV cell) the JSON list it holds, or else the text."""
+    given = value.get(REFERENCES)
+    if not isinstance(given, str):
+        return given
+    if not given.strip():
+        return None
+    try:
+        read = parse_json(given)
+    except ValueError:
+        return given
+    return read if isinstance(read, list) else given
+
+
+def _references_fault(given: object, *, limits: Limits) -> str | None:
+    if given is None:
+        return None
+    if not isinstance(given, list):
+        return 'must be a list of texts, in CSV as JSON: ["one", "two"]'
+    if len(given) > MAX_REFERENCES:
+        return f"holds {len(given):,} texts; at most {MAX_REFERENCES} can be used"
+    faults = (_text_fault(text, key="output", given=True, limits=limits) for text in given)
+    return next((f"text {number} {fault}" for number, fault in enumerate(faults, start=1) if fault), None)
+
+
 def _kind(value: object) -> str:
     names = {
         type(None): "null",
@@ -129,8 +162,12 @@ def _kind(value: object) -> str:
     return names.get(type(value), "an object")
 
 
-def _make_seed(value: dict[str, str | None]) -> Seed:
-    return Seed(**{key: _plain(value.get(key) or "") for key in SEED_KEYS})
+def _make_seed(value: dict[str, Any]) -> Seed:
+    texts = {key: _plain(value.get(key) or "") for key in SEED_KEYS}
+    others = _references(value)
+    listed = [_plain(text) for text in others] if isinstance(others, list) else []
+    references = tuple(dict.fromkeys(text for text in listed if text != texts["output"]))
+    return Seed(**texts, references=references)
 
 
 def _plain(text: str) -> str:

@@ -6,21 +6,26 @@ the job it made the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.core.errors import Conflict
+from app.core.ports import Engine
 from app.core.records import Seed
 from app.core.states import JobStatus
 from app.models import EventLevel, Job, SeedSet, SetRole
 from app.pipeline.stages import walk
 from app.services.dispatch import Dispatcher
+from app.services.doctor import report_on
 from app.services.ids import new_id
 from app.services.request_checks import CheckedRequest, RawRequest, RequestChecker, check_idempotency_key
+from app.services.seed_report import SeedReport
 from app.services.seed_sets import store_seeds
 from app.storage.artifacts import Artifact, ArtifactStore
 from app.storage.database import Database, UnitOfWork
+
+_MAX_FINDINGS = 50  # told in a job's event
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +43,25 @@ class Specializer:
         self,
         database: Database,
         artifacts: ArtifactStore,
+        engine: Engine,
         *,
         checker: RequestChecker,
         dispatcher: Dispatcher,
         clock: Callable[[], datetime],
     ) -> None:
-        self._database, self._artifacts = database, artifacts
+        self._database, self._artifacts, self._engine = database, artifacts, engine
         self._checker, self._dispatcher, self._clock = checker, dispatcher, clock
 
     def start(self, raw: RawRequest, *, idempotency_key: str | None = None) -> Accepted:
         """Check, store, send. Raises InvalidInput, TooLarge, Conflict (another base, a key of another request)."""
         key = check_idempotency_key(idempotency_key)
-        request = self._checker.check(raw)
+        read = self._checker.read(raw)
+        request = self._checker.accept(read, base=raw.base)
         if accepted := self._repeated(key, request.digest):
             return accepted
+        report = report_on(read, self._engine)
         try:
-            job_id = self._store(request, key)
+            job_id = self._store(request, report, key)
         except Conflict:  # a request with the same key was quicker
             if accepted := self._repeated(key, request.digest):
                 return accepted
@@ -72,20 +80,23 @@ class Specializer:
             raise Conflict(f"this Idempotency-Key made job {job.id} from another request", param="Idempotency-Key")
         return Accepted(job.id, is_repeat=True)
 
-    def _store(self, request: CheckedRequest, key: str | None) -> str:
+    def _store(self, request: CheckedRequest, report: SeedReport, key: str | None) -> str:
         """Files first, then all rows in one transaction."""
-        seeds = store_seeds(self._artifacts, request.seeds)
-        evaluation = store_seeds(self._artifacts, request.evaluation) if request.evaluation else None
+        sent = {
+            SetRole.SEEDS: request.seeds,
+            SetRole.EVALUATION: request.evaluation,
+            SetRole.LABELLED: request.labelled,
+        }
+        stored = {role: store_seeds(self._artifacts, items) for role, items in sent.items() if items}
         now = self._clock()
         with self._database.session() as uow:
             uow.domains.get_or_add(request.domain, now=now, description=request.description)
-            seed_set = _add_set(uow, request, SetRole.SEEDS, request.seeds, seeds, now)
-            held = None
-            if evaluation is not None:
-                held = _add_set(uow, request, SetRole.EVALUATION, request.evaluation, evaluation, now)
-            job = uow.jobs.add(_make_job(request, key, seed_set, held, now))
-            uow.stage_runs.ensure(job.id, [stage.name for stage in walk(request.recipe)])
-            _tell(uow, job.id, request, now)
+            sets = {role: _add_set(uow, request, role, sent[role], stored[role], now) for role in stored}
+            job = uow.jobs.add(_make_job(request, key, sets, now))
+            uow.seed_uses.add(job.id, (seed.id for seed in request.seeds))
+            stages = walk(request.recipe, has_labelled=bool(request.labelled))
+            uow.stage_runs.ensure(job.id, [stage.name for stage in stages])
+            _tell(uow, job.id, request, report, now)
             uow.jobs.move(job.id, JobStatus.QUEUED, now=now)
             uow.commit()
         return job.id
@@ -108,16 +119,16 @@ def _add_set(
     )
 
 
-def _make_job(
-    request: CheckedRequest, key: str | None, seeds: SeedSet, evaluation: SeedSet | None, now: datetime
-) -> Job:
+def _make_job(request: CheckedRequest, key: str | None, sets: Mapping[SetRole, SeedSet], now: datetime) -> Job:
+    ids = {role: seed_set.id for role, seed_set in sets.items()}
     return Job(
         id=new_id("job", now),
         domain=request.domain,
         recipe=request.recipe.model_dump(mode="json"),
         base=request.base,
-        seed_set_id=seeds.id,
-        evaluation_set_id=evaluation.id if evaluation else None,
+        seed_set_id=ids[SetRole.SEEDS],
+        evaluation_set_id=ids.get(SetRole.EVALUATION),
+        labelled_set_id=ids.get(SetRole.LABELLED),
         idempotency_key=key,
         request_digest=request.digest,
         status=JobStatus.VALIDATING_FILES,
@@ -125,10 +136,20 @@ def _make_job(
     )
 
 
-def _tell(uow: UnitOfWork, job_id: str, request: CheckedRequest, now: datetime) -> None:
-    counts = {"seeds": len(request.seeds), "evaluation": len(request.evaluation)}
+def _tell(uow: UnitOfWork, job_id: str, request: CheckedRequest, report: SeedReport, now: datetime) -> None:
+    counts = {"seeds": len(request.seeds), "evaluation": len(request.evaluation), "labelled": len(request.labelled)}
     message = f"{counts['seeds']} seeds and {counts['evaluation']} evaluation items were checked; the job is queued"
     uow.events.add(job_id, "job_queued", message, now=now, data=counts)
+    examined = {
+        "tasks": {task.task: task.seeds for task in report.tasks},
+        "held_out": report.num_held_out,
+        "findings": [
+            {"severity": found.severity.value, "code": found.code, "message": found.message, "remedy": found.remedy}
+            for found in report.findings[:_MAX_FINDINGS]
+        ],
+    }
+    level = EventLevel.WARNING if report.warnings else EventLevel.INFO
+    uow.events.add(job_id, "seeds_examined", report.summary, now=now, level=level, data=examined)
     if request.ignored:
         told = f"keys that are not used: {', '.join(request.ignored)}"
         uow.events.add(

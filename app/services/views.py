@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from app.core.errors import Fault
 from app.core.states import JobStatus, StageStatus
+from app.pipeline.metrics import Report
 from app.pipeline.template import Template
 
 Item = TypeVar("Item")
@@ -90,6 +91,14 @@ class MetricView:
 
 
 @dataclass(frozen=True, slots=True)
+class JobMetrics:
+    """All figures of a job's adapter. ``report`` None: it is no longer in the artifact store."""
+
+    metrics: tuple[MetricView, ...]
+    report: Report | None
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterView:
     """One version of an expert."""
 
@@ -111,6 +120,8 @@ class AdapterView:
     template: Template
     digest: str
     created_at: datetime
+    decision: str | None  # the gate's
+    reason: str | None
     metrics: tuple[MetricView, ...]
 
 
@@ -123,6 +134,18 @@ class DomainView:
     champion: AdapterView | None
     versions: tuple[AdapterView, ...]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionView:
+    """A change of what a domain serves. ``job`` None: somebody asked for it."""
+
+    id: int
+    adapter: str | None
+    adapter_name: str | None
+    created_at: datetime
+    reason: str
+    job: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,13 @@ from sqlalchemy.orm import Session
 from app.core.errors import NotReady, SelfspecError, SetupError
 from app.models import Domain
 from app.storage.adapters import AdapterRepository, MetricRepository
+from app.storage.corpora import CorpusRepository
 from app.storage.domains import DomainRepository, SeedSetRepository
 from app.storage.events import EventRepository
 from app.storage.index import ArtifactIndex
 from app.storage.jobs import JobRepository
+from app.storage.promotions import PromotionRepository
+from app.storage.seed_uses import SeedUseRepository
 from app.storage.sqlite import DEFERRED, prepare_sqlite
 from app.storage.stage_runs import StageRunRepository
 
@@ -41,13 +44,16 @@ class UnitOfWork:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.domains = DomainRepository(session)
+        self.promotions = PromotionRepository(session)
         self.seed_sets = SeedSetRepository(session)
+        self.seed_uses = SeedUseRepository(session)
         self.jobs = JobRepository(session)
         self.stage_runs = StageRunRepository(session)
         self.events = EventRepository(session)
         self.artifacts = ArtifactIndex(session)
         self.adapters = AdapterRepository(session)
         self.metrics = MetricRepository(session)
+        self.corpora = CorpusRepository(session)
 
     def commit(self) -> None:
         """Make what was done so far last; a new transaction begins with the next query."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, NotFound, UnknownDomain
-from app.models import Adapter, Domain, SeedSet
+from app.models import Adapter, Domain, Promotion, SeedSet, SetRole
 
 # Read at every request to an expert, so it is built once: that is a third of its cost.
 _CHAMPION = select(Adapter).join(Domain, Domain.champion_id == Adapter.id).where(Domain.name == bindparam("name"))
@@ -59,15 +59,29 @@ class DomainRepository:
             raise UnknownDomain(name, self.served())
         return adapter
 
-    def set_champion(self, name: str, adapter_id: str) -> Domain:
-        """Serve this adapter from now on. Raises NotFound, and Conflict if it is another domain's."""
+    def lock(self, name: str) -> None:
+        """Let no other transaction change what the domain serves before this one ends; raises UnknownDomain."""
+        if self._session.scalar(select(Domain.name).where(Domain.name == name).with_for_update()) is None:
+            raise UnknownDomain(name, self.served())
+
+    def set_champion(
+        self, name: str, adapter_id: str, *, now: datetime, reason: str, job_id: str | None = None
+    ) -> Domain:
+        """Serve this adapter from now on, and write down why; nothing happens if it is served already.
+
+        ``job_id``: the job whose gate decided it. Raises NotFound, and Conflict if it is another domain's.
+        """
+        self.lock(name)
         domain, adapter = self.get(name), self._session.get(Adapter, adapter_id)
         if adapter is None:
             raise NotFound(f"there is no adapter {adapter_id!r}", param="adapter")
         if adapter.domain != name:
             raise Conflict(f"adapter {adapter_id} is of domain {adapter.domain!r}, not {name!r}", param="adapter")
-        domain.champion_id = adapter_id
-        self._session.flush()
+        if domain.champion_id != adapter_id:
+            domain.champion_id = adapter_id
+            change = Promotion(domain=name, adapter_id=adapter_id, created_at=now, reason=reason, job_id=job_id)
+            self._session.add(change)
+            self._session.flush()
         return self.get(name)
 
     def _add(self, name: str, now: datetime) -> Domain:
@@ -97,3 +111,12 @@ class SeedSetRepository:
         if seed_set is None:
             raise NotFound(f"there is no seed set {seed_set_id!r}", param="seed_set_id")
         return seed_set
+
+    def newest(self, role: SetRole, *, besides: Collection[str] = ()) -> Sequence[SeedSet]:
+        """The newest set of that role of every domain but those ``besides``, by domain."""
+        newest_first = func.row_number().over(
+            partition_by=SeedSet.domain, order_by=(SeedSet.created_at.desc(), SeedSet.id.desc())
+        )
+        ranked = select(SeedSet.id, newest_first.label("place")).where(SeedSet.role == role).subquery()
+        query = select(SeedSet).join(ranked, ranked.c.id == SeedSet.id).where(ranked.c.place == 1)
+        return self._session.scalars(query.where(SeedSet.domain.not_in(besides)).order_by(SeedSet.domain)).all()

@@ -14,7 +14,8 @@ INSTANT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Add what is new; figures there are become those against the base through the template, without shots."""
+    """Add what is new; figures there are become those against the base through the template, without shots, and what is
+    served becomes the first promotion."""
     with op.batch_alter_table("metrics") as metrics:
         metrics.alter_column("base", new_column_name="score", existing_type=sa.Double(), existing_nullable=False)
         metrics.add_column(sa.Column("against", sa.String(), nullable=False, server_default="base_template"))
@@ -76,6 +77,11 @@ def _promotions() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_promotions_job_id_jobs"),
     )
     op.create_index("ix_promotions_domain_id", "promotions", ["domain", "id"])
+    op.execute(
+        "INSERT INTO promotions (domain, adapter_id, created_at, reason, job_id) "
+        "SELECT domains.name, adapters.id, adapters.created_at, 'served before promotions were written down', "
+        "adapters.job_id FROM domains JOIN adapters ON adapters.id = domains.champion_id"
+    )
 
 
 def _corpora() -> None:

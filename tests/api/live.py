@@ -88,7 +88,7 @@ class Service:
                 now=now,
             )
             uow.metrics.replace(adapter.id, job_id=job_id, metrics=_metrics(adapter))
-            uow.domains.set_champion(domain, adapter.id)
+            uow.domains.set_champion(domain, adapter.id, now=now, reason="gate: a test", job_id=job_id)
             uow.commit()
         return adapter
 
@@ -130,7 +130,9 @@ def _metrics(adapter: Adapter) -> list[Metric]:
             task=task,
             metric="f1",
             n=10,
-            base=20.0,
+            against="base_template",
+            shots=0,
+            score=20.0,
             expert=30.0,
             difference=10.0,
             low=4.0,

@@ -10,13 +10,13 @@ import pytest
 from pydantic import BaseModel
 
 from app.api import examples
-from app.api.schemas.domains import AdapterBody, DomainBody
+from app.api.schemas.domains import AdapterBody, DomainBody, PromoteRequest, PromotionBody
 from app.api.schemas.generate import GenerateBody, GenerateRequest
 from app.api.schemas.health import ReadyBody
 from app.api.schemas.jobs import EventBody, JobBody, MetricsBody
 from app.api.schemas.specialize import SpecializeRequest
 from app.core.recipe import make_recipe
-from app.pipeline.stages import STAGES
+from app.pipeline.stages import walk
 from tests.api.live import Service, serve
 
 
@@ -46,14 +46,24 @@ def has_example(media: dict[str, Any]) -> bool:
 def test_every_route_is_there(document: dict[str, Any]) -> None:
     assert set(operations(document)) == {
         "POST /specialize",
+        "POST /seeds/doctor",
+        "GET /seeds/{seed_id}/rows",
         "GET /jobs",
         "GET /jobs/{job_id}",
         "GET /jobs/{job_id}/events",
         "GET /jobs/{job_id}/dataset",
+        "GET /jobs/{job_id}/dataset/{row}",
         "GET /jobs/{job_id}/metrics",
         "POST /jobs/{job_id}/cancel",
+        "POST /corpora",
+        "GET /corpora",
+        "GET /corpora/{corpus}",
+        "GET /corpora/{corpus}/search",
         "GET /domains",
         "GET /domains/{name}",
+        "POST /domains/{name}/promote",
+        "POST /domains/{name}/rollback",
+        "GET /domains/{name}/promotions",
         "GET /adapters/{adapter}",
         "GET /adapters/{adapter}/download",
         "POST /generate",
@@ -110,13 +120,14 @@ def test_specialize_takes_both_bodies(document: dict[str, Any]) -> None:
     content = document["paths"]["/specialize"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data"}
     properties = content["multipart/form-data"]["schema"]["properties"]
-    assert set(properties) == set(SpecializeRequest.model_fields)
+    assert set(properties) == set(SpecializeRequest.model_fields) - {"domains"}  # JSON only
     assert properties["seeds"]["format"] == "binary"
 
 
 def test_examples_are_true() -> None:
     for job in (examples.JOB, examples.QUEUED_JOB, examples.CANCELLED_JOB):
-        assert [stage["stage"] for stage in JobBody.model_validate(job).model_dump()["progress"]] == list(STAGES)
+        stages = [stage["stage"] for stage in JobBody.model_validate(job).model_dump()["progress"]]
+        assert stages == [stage.name for stage in walk(make_recipe(job["recipe"]))]
     SpecializeRequest.model_validate(examples.SPECIALIZE)
     make_recipe(examples.SPECIALIZE["recipe"])
     GenerateRequest.model_validate(examples.QUESTION)
@@ -127,6 +138,8 @@ def test_examples_are_true() -> None:
         (MetricsBody, examples.METRICS),
         (AdapterBody, examples.ADAPTER),
         (DomainBody, examples.DOMAIN),
+        (PromoteRequest, examples.PROMOTE),
+        (PromotionBody, examples.PROMOTION),
         (ReadyBody, examples.READY),
         (ReadyBody, examples.NOT_READY),
     ]

@@ -237,6 +237,70 @@ def test_domains_and_versions(service: Service) -> None:
     assert domain["champion"]["id"] == second.id
 
 
+def test_promote_and_roll_back(service: Service) -> None:
+    """One call each; the next question meets what is served then, and the log tells who did what and why."""
+    first, second = service.add_expert(), service.add_expert(weights=b"\2" * 32)
+
+    def answers() -> str:
+        return str(service.http.post("/generate?domain=finance", json=QUESTION).json()["adapter"])
+
+    assert answers() == second.id
+    domain = service.http.post("/domains/finance/promote", json={"version": 1, "reason": "it reads better"}).json()
+    assert (domain["champion"]["id"], domain == service.http.get("/domains/finance").json()) == (first.id, True)
+    assert answers() == first.id
+    assert service.http.post("/domains/finance/rollback").json()["champion"]["name"] == "finance@v2"
+    assert answers() == second.id
+    assert service.http.post("/domains/finance/rollback").json()["champion"]["name"] == "finance@v1"
+    refused = service.http.post("/domains/finance/rollback")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict")
+    assert answers() == first.id
+    told = service.http.get("/domains/finance/promotions", params={"limit": 3}).json()
+    assert [(row["adapter_name"], row["reason"].split(":")[0], row["job"]) for row in told["data"]] == [
+        ("finance@v1", "rollback", None),
+        ("finance@v2", "rollback", None),
+        ("finance@v1", "by hand", None),
+    ]
+    rest = service.http.get("/domains/finance/promotions", params={"after": told["next"]}).json()
+    assert [(row["adapter"], row["job"]) for row in rest["data"]] == [
+        (second.id, second.job_id),
+        (first.id, first.job_id),
+    ]
+    assert rest["next"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("law/promote", {"version": 1}, 404, "domain"),
+        ("law/rollback", None, 404, "domain"),
+        ("finance/promote", {"version": 9}, 404, "version"),
+        ("finance/promote", {"version": "finance@v9"}, 404, "version"),
+        ("finance/promote", {"version": "old@v1"}, 409, "version"),
+        ("finance/promote", {"version": "other@v1"}, 409, "adapter"),
+        ("finance/promote", {}, 422, "version"),
+        ("finance/promote", {"version": 1, "why": "so"}, 422, "why"),
+        ("Fin/promote", {"version": 1}, 422, "domain"),
+    ],
+)
+def test_promotions_that_are_refused(
+    service: Service, path: str, body: dict[str, Any] | None, status: int, param: str
+) -> None:
+    adapter = service.add_expert()
+    service.add_expert("other", weights=b"\2" * 32)
+    service.add_expert("old", weights=b"\3" * 32, base="old-base")
+    response = service.http.post(f"/domains/{path}", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (status, param), response.text
+    assert service.http.get("/domains/finance").json()["champion"]["id"] == adapter.id
+
+
+@pytest.mark.parametrize("version", [0, 10**9, 1.5, True, None, "", []])
+def test_versions_that_cannot_be(service: Service, version: object) -> None:
+    service.add_expert()
+    response = service.http.post("/domains/finance/promote", json={"version": version})
+    assert response.status_code == 422, response.text
+    assert response.json()["error"]["param"].startswith("version")
+
+
 def test_download(service: Service) -> None:
     """The archive holds the adapter's files byte for byte, and its length is told before."""
     adapter = service.add_expert(weights=b"\3" * 2000)

@@ -78,6 +78,9 @@ def test_all_problems_at_once(service: Service) -> None:
         (lines({**GOOD, "instruction": None}), 1, "instruction", "must be a text, and is null"),
         (lines({**GOOD, "input": 5}), 1, "input", "must be a text, and is a number"),
         (lines({**GOOD, "label": "x"}), 1, "label", "unknown key"),
+        (lines({**GOOD, "references": 3}), 1, "references", "must be a list of texts"),
+        (lines({**GOOD, "references": ["a", " "]}), 1, "references", "text 2 is empty"),
+        (lines({**GOOD, "references": ["a"] * 101}), 1, "references", "holds 101 texts; at most 100"),
         (lines(GOOD, {**GOOD, "input": "other"}, GOOD), 3, "item", "duplicate: the same as line 1"),
         (lines({**GOOD, "input": "x" * 501}), 1, "input", "501 characters"),
         (lines(["a", "list"]), 1, "item", "must be an object"),
@@ -107,6 +110,7 @@ def test_json_files(service: Service, seeds: bytes, line: int | None, field: str
         ("task,task,instruction,output\na,b,c,d\n", 1, "column 'task' is given twice"),
         ('task,instruction,output\na,"b\nb",c\nd,e,f,g\n', 4, "4 values for 3 columns"),
         ("task,instruction,output\na,b,c\nd,e\n", 3, "is missing"),
+        ("task,instruction,output,references\na,b,c,d\n", 2, 'in CSV as JSON: ["one", "two"]'),
         ('task,instruction,output\na,"b,c\n', 2, "broken CSV"),
         ("hello world\n", 1, "no column 'task'"),
     ],
@@ -169,6 +173,10 @@ def test_domain_names(service: Service, name: object, reason: str) -> None:
         ({"seeds": "text"}, "seeds"),
         ({"seeds": {}}, "seeds"),
         ({"evaluation": []}, "evaluation"),
+        ({"labelled": "text"}, "labelled"),
+        ({"domains": ["a", "b"]}, "seeds"),
+        ({"domains": ["a"], "seeds": None}, "domains"),
+        ({"recipe": {"retrieval": "sequence", "corpus": "0" * 16}}, "recipe.corpus"),
         ({"base": 5}, "base"),
     ],
 )
@@ -189,6 +197,21 @@ def test_leakage_is_refused(service: Service) -> None:
     problem = refusal(service.specialize(evaluation=[*EVALUATION, copy]))["problems"][0]
     assert (problem["source"], problem["line"]) == ("evaluation", 2)
     assert "leakage: the same instruction and input as line 1 of seeds" in problem["reason"]
+
+
+def test_labelled_rows_may_be_seeds_but_not_evaluation(service: Service) -> None:
+    """An adapter that learned what it is judged by would look like more than supervision can reach."""
+    problem = refusal(service.specialize(labelled=[GOOD, EVALUATION[0], GOOD]))["problems"]
+    assert [(each["source"], each["line"]) for each in problem] == [("evaluation", 1), ("labelled", 3)]
+    assert "line 2 of labelled" in problem[0]["reason"]
+    assert "duplicate: the same as line 1" in problem[1]["reason"]
+
+
+def test_nothing_to_choose_by(service: Service) -> None:
+    """Several rounds are chosen from by held-out seeds, whatever the evaluation set."""
+    seeds = [{**GOOD, "task": str(number)} for number in range(3)]
+    refused = refusal(service.specialize(seeds=seeds, recipe={"preset": "quick", "iterations": 2}))
+    assert "one iteration" in refused["problems"][0]["reason"]
 
 
 def test_nothing_to_hold_out(service: Service) -> None:

@@ -36,7 +36,7 @@ def test_json(service: Service) -> None:
     assert response.headers["location"] == f"/jobs/{job['id']}"
     assert (job["domain"], job["status"], job["num_seeds"], job["num_evaluation"]) == ("finance", "queued", 4, 1)
     assert (job["recipe"]["lora_rank"], job["recipe"]["seed"], job["recipe"]["preset"]) == (4, 7, "quick")
-    assert [stage["status"] for stage in job["progress"]] == ["pending"] * 6
+    assert {stage["status"] for stage in job["progress"]} == {"pending"}
     assert uploaded(service, job["id"]) == SEEDS
     assert service.sent() == [job["id"]]
     assert service.http.get(response.headers["location"]).json() == job
@@ -99,13 +99,118 @@ def test_bundled_examples_are_accepted(service: Service) -> None:
 
 
 def test_keys_that_are_not_used_are_told(service: Service) -> None:
-    job = service.specialize(seeds=[{**SEEDS[0], "id": 1}, {**SEEDS[1], "references": ["x"]}]).json()
+    job = service.specialize(seeds=[{**SEEDS[0], "id": 1}, {**SEEDS[1], "category": "x"}]).json()
     events = service.http.get(f"/jobs/{job['id']}/events").json()["data"]
-    assert [(event["type"], event["level"]) for event in events] == [
-        ("job_queued", "info"),
-        ("keys_ignored", "warning"),
-    ]
-    assert events[1]["data"] == {"keys": ["id", "references"]}
+    assert [event["type"] for event in events] == ["job_queued", "seeds_examined", "keys_ignored"]
+    assert (events[2]["level"], events[2]["data"]) == ("warning", {"keys": ["category", "id"]})
+
+
+def test_what_the_doctor_finds_is_told(service: Service) -> None:
+    """At upload too, with the remedy, though nothing of it forbids the job."""
+    job = service.specialize().json()
+    event = service.http.get(f"/jobs/{job['id']}/events").json()["data"][1]
+    assert (event["type"], event["level"]) == ("seeds_examined", "warning")
+    assert event["message"].startswith("4 seeds of 1 task, 1 evaluation item: ")
+    assert event["data"]["tasks"] == {"sentiment": 4}
+    [missing] = [found for found in event["data"]["findings"] if found["code"] == "label_missing"]
+    assert "no seed has the answer 'bad'" in missing["message"]
+    assert missing["remedy"]
+
+
+def test_references_are_kept(service: Service) -> None:
+    """In JSON, and in CSV as a JSON list; the output itself and what is there twice is no further answer."""
+    rows = 'task,instruction,output,references\nt,One?,a,"[""b"", "" c "", ""b"", ""a""]"\nt,Two?,d,\n'
+    by_file = service.http.post("/specialize", data={"domain": "x"}, files={"seeds": ("s.csv", rows.encode())})
+    by_json = service.specialize(
+        seeds=[
+            {"task": "t", "instruction": "One?", "output": "a", "references": ["b", "c"]},
+            {"task": "t", "instruction": "Two?", "output": "d", "references": None},
+        ]
+    )
+    for answer in (by_file, by_json):
+        job = service.job(answer.json()["id"])
+        with service.resources.database.session(read_only=True) as uow:
+            digest = uow.seed_sets.get(job.seed_set_id).artifact_digest
+        seeds = load_seeds(service.resources.artifacts, digest)
+        assert [seed.references for seed in seeds] == [("b", "c"), ()]
+        assert "keys_ignored" not in str(service.http.get(f"/jobs/{job.id}/events").json())
+
+
+class TestLabelled:
+    """The user's own labelled rows, to compare with."""
+
+    ROWS: ClassVar = [*SEEDS, {**SEEDS[0], "input": "Profit of firm 8"}]
+
+    def test_they_are_stored_beside_the_seeds(self, service: Service) -> None:
+        """From JSON and from a file; seeds may be among them, and the job has a stage that learns them."""
+        rows = "".join(json.dumps(row) + "\n" for row in self.ROWS)
+        by_file = service.http.post(
+            "/specialize",
+            data={"domain": "finance", "recipe": '{"preset": "quick"}'},
+            files={
+                "seeds": ("s.json", json.dumps(SEEDS).encode()),
+                "evaluation": ("e.json", json.dumps(EVALUATION).encode()),
+                "labelled": ("l.jsonl", rows.encode()),
+            },
+        )
+        for answer in (service.specialize(labelled=self.ROWS), by_file):
+            assert "adapter-labelled" in [stage["stage"] for stage in answer.json()["progress"]]
+            job = service.job(answer.json()["id"])
+            assert job.labelled_set_id is not None
+            with service.resources.database.session(read_only=True) as uow:
+                digest = uow.seed_sets.get(job.labelled_set_id).artifact_digest
+            labelled = load_seeds(service.resources.artifacts, digest)
+            assert [row.input for row in labelled] == [row["input"] for row in self.ROWS]
+            assert uploaded(service, job.id) == SEEDS
+
+    def test_what_is_held_out_is_left_out(self, service: Service) -> None:
+        """Without an evaluation set seeds judge: learning those would flatter the supervised adapter."""
+        job = service.specialize(evaluation=None, labelled=SEEDS).json()
+        told = service.http.get(f"/jobs/{job['id']}/events").json()["data"]
+        assert told[0]["data"] == {"seeds": 4, "evaluation": 0, "labelled": 3}
+        codes = {found["code"]: found["message"] for found in told[1]["data"]["findings"]}
+        assert codes["labelled_left_out"].startswith("1 labelled row left out")
+
+
+LAW = [
+    {"task": "clause", "instruction": "Which clause?", "input": f"Text {number}", "output": f"kind {number}"}
+    for number in range(3)
+]
+
+
+class TestDomains:
+    """One expert of several domains."""
+
+    def send(self, service: Service, domains: object, **changes: Any) -> httpx.Response:
+        return service.specialize(
+            **{"domain": "both", "seeds": None, "evaluation": None, "domains": domains, **changes}
+        )
+
+    def test_sent_and_named(self, service: Service) -> None:
+        """One domain by what its newest job was given, the other by its seeds."""
+        service.specialize(seeds=SEEDS[:2])
+        service.specialize(description="Reports")
+        job = self.send(service, ["finance", {"domain": "law", "description": "Contracts", "seeds": LAW}]).json()
+        assert (job["num_seeds"], job["num_evaluation"]) == (7, 1)
+        stored = service.job(job["id"])
+        with service.resources.database.session(read_only=True) as uow:
+            digest = uow.seed_sets.get(stored.seed_set_id).artifact_digest
+        seeds = load_seeds(service.resources.artifacts, digest)
+        assert [(seed.domain, seed.task) for seed in seeds] == [("finance", "sentiment")] * 4 + [("law", "clause")] * 3
+        assert service.http.get("/domains/both").json()["description"] == "finance: Reports; law: Contracts"
+
+    def test_unknown_domain(self, service: Service) -> None:
+        answer = self.send(service, ["finance", {"domain": "law", "seeds": LAW}])
+        problem = answer.json()["error"]["problems"][0]
+        assert (answer.status_code, problem["line"], problem["source"]) == (422, 1, "domains")
+        assert "no seeds of domain 'finance'" in problem["reason"]
+        assert service.stored() == []
+
+    def test_a_form_cannot_hold_them(self, service: Service) -> None:
+        files = {"seeds": ("s.json", json.dumps(SEEDS).encode())}
+        answer = service.http.post("/specialize", data={"domain": "both", "domains": "finance"}, files=files)
+        told = {problem["field"]: problem["reason"] for problem in answer.json()["error"]["problems"]}
+        assert "as application/json" in told["domains"]
 
 
 class TestIdempotency:
@@ -251,7 +356,7 @@ class TestJobs:
             page = service.http.get(f"/jobs/{job_id}/events", params={"after": after, "limit": 2}).json()
             seen += [event["message"] for event in page["data"]]
             after = page["next"]
-        assert seen[1:] == [f"note {number}" for number in range(5)]
+        assert seen[2:] == [f"note {number}" for number in range(5)]
 
     def test_dataset_and_metrics(self, service: Service) -> None:
         """404 that says how far the job is, then the rows as they were stored and the figures."""

@@ -56,16 +56,21 @@ def test_seeds_in_expert_out(service: Service) -> None:
     assert any(row["origin"] == "generated" for row in rows)
     assert not {row["input"] for row in rows} & {item["input"] for item in EVALUATION}
 
-    metrics = service.http.get(f"/jobs/{job_id}/metrics").json()["metrics"]
-    assert {(row["task"], row["metric"]) for row in metrics} >= {
+    figures = service.http.get(f"/jobs/{job_id}/metrics").json()
+    assert {(row["task"], row["metric"]) for row in figures["metrics"]} >= {
         ("mean", "f1"),
         ("mean", "rougeL"),
         ("sentiment", "f1"),
     }
+    assert (figures["about"]["reported_on"], figures["about"]["n"]) == ("evaluation", len(EVALUATION))
+    assert figures["off_domain"]["perplexity"]["ratio"] > 0
 
     adapter = service.http.get(f"/adapters/{job['adapter']}").json()
     assert adapter["template"]["name"] == "alpaca-v1"
     assert (adapter["name"], adapter["is_champion"], adapter["job"]) == ("finance@v1", True, job_id)
+    assert (adapter["decision"], "promotes always" in adapter["reason"]) == ("promote", True)
+    [promotion] = service.http.get("/domains/finance/promotions").json()["data"]
+    assert (promotion["job"], promotion["reason"]) == (job_id, f"gate: {adapter['reason']}")
     answer = service.http.post("/generate?domain=finance", json={"instruction": "What?"}).json()
     assert answer["adapter"] == job["adapter"]
 

@@ -58,8 +58,8 @@ def test_the_console_decides() -> None:
 
 def test_the_table_fits_eighty_columns_and_ends_with_the_mean() -> None:
     rows = [
-        Metric("conversational_table_qa", "f1", 12, 1.0, 43.25, 42.25, 30.0, 50.0),
-        Metric("mean", "f1", 120, 5.0, 40.0, 35.0, 31.0, 39.5),
+        Metric("conversational_table_qa", "f1", 12, "base_template", 0, 1.0, 43.25, 42.25, 30.0, 50.0),
+        Metric("mean", "f1", 120, "base_template", 0, 5.0, 40.0, 35.0, 31.0, 39.5),
     ]
     shown = console()
     shown.print(metrics_table(rows, title="Token F1"))

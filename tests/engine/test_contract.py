@@ -12,7 +12,17 @@ import pytest
 from app.core.errors import AdapterRefused, DeadlineExceeded, InvalidInput, NotFound, NotReady, SelfspecError
 from app.core.ports import Engine
 from app.core.recipe import Recipe
-from app.core.records import COUNTERS, GenerationRequest, Piece, TrainingReport, TrainingRow, TrainingStep
+from app.core.records import (
+    COUNTERS,
+    GenerationRequest,
+    MixtureCompletion,
+    MixtureRequest,
+    Piece,
+    ScoreRequest,
+    TrainingReport,
+    TrainingRow,
+    TrainingStep,
+)
 from app.engine.base import BaseOptions
 from app.engine.engine import EngineSizes, TorchEngine
 from app.engine.fake import FakeEngine
@@ -252,6 +262,89 @@ def test_log_probabilities_are_told_of_each_token(engine: Engine) -> None:
     assert [(token.token, token.top) for token in chosen_only.logprobs] == [(each.token, ()) for each in told.logprobs]
 
 
+def test_a_text_has_its_likelihood(engine: Engine, tmp_path: Path) -> None:
+    """After its own prompt, by its own adapter; of more adapters than there are slots, and of the base, at once."""
+    for seed, name in enumerate("abc"):
+        train(engine, tmp_path / name, seed=seed)
+        engine.attach(name, tmp_path / name)
+    texts = [ScoreRequest(prompt, "rose", name) for prompt in ("the firm", "the") for name in (None, *"abc")]
+    told = engine.score(texts)
+    assert len({each.log_probability for each in told}) == len(texts)
+    assert engine.score(texts[::-1]) == pytest.approx(told[::-1])
+    assert {each.num_tokens for each in told} == {engine.score([ScoreRequest("", "rose")])[0].num_tokens}
+    assert engine.score([]) == []
+
+    bare, ended = engine.score([ScoreRequest("the firm", "rose", with_end=end) for end in (False, True)])
+    assert ended.log_probability < bare.log_probability < 0
+    assert ended.num_tokens == bare.num_tokens + 1
+    nothing, end = engine.score([ScoreRequest("the firm", "", with_end=end) for end in (False, True)])
+    assert (nothing.log_probability, nothing.num_tokens, end.num_tokens) == (0, 0, 1)
+
+
+def test_what_it_writes_is_likelier_than_what_it_does_not(engine: Engine) -> None:
+    answer = engine.submit(ask("the firm", logprobs=0, max_new_tokens=1)).result(60)
+    own, other = engine.score([ScoreRequest("the firm", text) for text in (answer.text, "zebra")])
+    assert own.log_probability > other.log_probability
+
+
+def mix(engine: Engine, *prompts: str, **changes: object) -> MixtureCompletion:
+    weights = tuple(1 / len(prompts) for _ in prompts)
+    request = MixtureRequest(prompts, **{"weights": weights, "max_new_tokens": 12, **changes})  # type: ignore[arg-type]
+    return engine.generate_mixture([request])[0]
+
+
+def test_a_mixture_of_one_prompt_is_its_answer(engine: Engine, tmp_path: Path) -> None:
+    train(engine, tmp_path / "a")
+    engine.attach("a", tmp_path / "a")
+    for adapter in (None, "a"):
+        alone = engine.submit(ask(max_new_tokens=12, adapter=adapter, logprobs=0)).result(60)
+        for mode in ("sequence", "token"):
+            for prompts in (["the firm"], ["the firm"] * 3):
+                mixed = mix(engine, *prompts, mode=mode, adapter=adapter)
+                assert (mixed.text, mixed.finish_reason) == (alone.text, alone.finish_reason)
+                assert (mixed.completion_tokens, mixed.adapter) == (alone.completion_tokens, adapter)
+                assert mixed.log_probability == pytest.approx(sum(token.logprob for token in alone.logprobs), abs=1e-4)
+                assert mixed.weights == pytest.approx([1 / len(prompts)] * len(prompts))
+
+
+def test_a_mixture_ends_where_an_answer_does(engine: Engine) -> None:
+    whole = mix(engine, "the firm", "the board")
+    stopped = mix(engine, "the firm", "the board", stop=(whole.text[2:4],))
+    assert (stopped.text, stopped.finish_reason) == (whole.text[: whole.text.index(whole.text[2:4])], "stop")
+    short = mix(engine, "the firm", "the board", max_new_tokens=2)
+    assert (short.completion_tokens, short.finish_reason) == (2, "length")
+    assert whole.text.startswith(short.text)
+
+
+def test_the_weights_of_a_mixture_follow_its_mode(engine: Engine) -> None:
+    weights = (0.25, 0.75)
+    fixed = mix(engine, "the firm", "the board", weights=weights, mode="token")
+    updated = mix(engine, "the firm", "the board", weights=weights, mode="sequence")
+    assert fixed.weights == pytest.approx(weights)
+    assert sum(updated.weights) == pytest.approx(1)
+    assert updated.weights != pytest.approx(weights)
+    assert max(fixed.log_probability, updated.log_probability) < 0
+
+
+def test_mixtures_and_scores_that_cannot_be_are_refused(engine: Engine) -> None:
+    context = engine.wait_ready(0).context_tokens
+    for weights in ((0.5, 0.6), (1.0,), (-0.5, 1.5)):
+        with pytest.raises(InvalidInput) as refusal:
+            mix(engine, "the firm", "the board", weights=weights)
+        assert refusal.value.problems[0].field == "weights"
+    with pytest.raises(InvalidInput) as refusal:
+        engine.generate_mixture([MixtureRequest((), ())])
+    assert refusal.value.problems[0].field == "prompts"
+    with pytest.raises(InvalidInput):
+        mix(engine, "the firm", "the firm " * context)
+    with pytest.raises(InvalidInput):
+        engine.score([ScoreRequest("the firm", "rose " * context)])
+    with pytest.raises(NotFound, match="nobody"):
+        mix(engine, "the firm", adapter="nobody")
+    with pytest.raises(NotFound, match="nobody"):
+        engine.score([ScoreRequest("the firm", "rose"), ScoreRequest("the firm", "rose", "nobody")])
+
+
 def test_a_schema_is_kept(engine: Engine) -> None:
     properties = {"up": {"type": "boolean"}}
     schema = {"type": "object", "properties": properties, "required": ["up"], "additionalProperties": False}
@@ -324,6 +417,10 @@ def test_closed_is_not_ready(engine: Engine, tmp_path: Path) -> None:
         engine.submit(ask()).result(60)
     with pytest.raises(NotReady):
         engine.generate([ask()])
+    with pytest.raises(NotReady):
+        engine.score([ScoreRequest("the firm", "rose")])
+    with pytest.raises(NotReady):
+        mix(engine, "the firm")
     with pytest.raises(NotReady):
         engine.wait_ready(60)
     with pytest.raises(NotReady):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import DeadlineExceeded, InvalidInput, NotFound, NotReady, Overloaded
-from app.core.records import COUNTERS, GenerationRequest, Piece
+from app.core.records import COUNTERS, GenerationRequest, MixtureRequest, Piece, ScoreRequest
 from app.engine.fake import FakeEngine, write_fake_adapter
 
 
@@ -165,3 +167,18 @@ def test_closing_ends_what_waits() -> None:
         engine.close()
     with pytest.raises(NotReady):
         future.result()
+
+
+def test_scores_and_mixtures_agree() -> None:
+    """Its own answer is likely, another is not, and a mixture is as likely as all its prompts together find it."""
+    engine, prompts, weights = FakeEngine(), ("the firm", "the board"), (0.25, 0.75)
+    request = MixtureRequest(prompts, weights)
+    (mixed,) = engine.generate_mixture([request])
+    assert mixed.text == engine.submit(ask("the board")).result().text
+    scores = [told.log_probability for told in engine.score([ScoreRequest(prompt, mixed.text) for prompt in prompts])]
+    joint = [weight * math.exp(told) for weight, told in zip(weights, scores, strict=True)]
+    assert mixed.log_probability == pytest.approx(math.log(sum(joint)))
+    assert mixed.weights == pytest.approx([each / sum(joint) for each in joint])
+    assert scores[1] > scores[0]
+    (fixed,) = engine.generate_mixture([replace(request, mode="token")])
+    assert (fixed.text, fixed.weights) == (mixed.text, weights)

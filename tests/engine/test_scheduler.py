@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-
 import pytest
 
 from app.core.records import GenerationRequest
-from app.engine.scheduler import TURN, Probe, Scheduler
+from app.engine.scheduler import TURN, Errand, Scheduler
 from app.engine.sequences import Sequence
 from app.engine.slot_table import SlotTable
 
@@ -128,15 +126,17 @@ def test_a_pinned_expert_is_never_evicted() -> None:
     assert adapters(line.start()) == ["b"]
 
 
-def test_a_proof_needs_a_slot_but_no_place_in_the_batch() -> None:
+def test_an_errand_needs_a_slot_but_no_place_in_the_batch() -> None:
     line = Line(num_slots=1)
     (running,) = line.ask("a")
     line.start()
-    probe = Probe("b", Future())
-    line.scheduler.add(probe)
-    assert line.scheduler.next_probe() is None
+    errand, other = Errand("b", lambda slot: slot), Errand(None, lambda slot: slot)
+    line.scheduler.add(errand)
+    assert line.scheduler.next_errand() is None
+    line.scheduler.add(other)
+    assert line.scheduler.next_errand() == (other, (0, None, False)), "the bare base needs none"
     line.scheduler.ended(running)
-    assert line.scheduler.next_probe() == (probe, (1, "a", True))
+    assert line.scheduler.next_errand() == (errand, (1, "a", True))
     assert line.scheduler.running == {}
 
 

@@ -43,7 +43,9 @@ class House:
     def promote(self, name: str) -> None:
         """Committed when it returns."""
         with self.service.resources.database.session() as uow:
-            uow.domains.set_champion(DOMAIN, self.versions[name].id)
+            uow.domains.set_champion(
+                DOMAIN, self.versions[name].id, now=self.service.resources.clock(), reason="a test"
+            )
             uow.commit()
 
     def ask(self, http: httpx.Client, **changes: object) -> dict[str, Any]:

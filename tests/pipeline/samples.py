@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from app.core.recipe import Recipe, make_recipe
-from app.core.records import Candidate, Completion, GenerationRequest, Judged, Reply, Seed
+from app.core.records import Candidate, Completion, GenerationRequest, Judged, Line, Reply, Seed
 from app.engine.fake import FakeEngine
 
 
@@ -49,10 +49,17 @@ def candidate(number: int = 0, *, task: str | None = "tone", input: str = "", in
     )
 
 
-def judged(task: str, base: float, expert: float, *, number: int = 0) -> Judged:
-    """An evaluation item whose answers have these scores in every metric."""
-    scores = [dict.fromkeys(("f1", "f1_box", "rougeL"), value) for value in (base, expert)]
-    return Judged(f"item-{number}", task, "gold", "base says", "expert says", *scores)
+def judged(task: str, line: str, score: float, *, number: int = 0, shots: int = 0) -> Judged:
+    """An answer to an evaluation item that has this score in every metric."""
+    return Judged(f"item-{number}", task, line, shots, "says", "stop", dict.fromkeys(("f1", "f1_box", "rougeL"), score))
+
+
+def judged_both(task: str, base: float, expert: float, *, number: int = 0, shots: int = 0) -> list[Judged]:
+    """The base's answer (through the template) and the expert's to an evaluation item."""
+    return [
+        judged(task, line, score, number=number, shots=shots)
+        for line, score in ((Line.BASE_TEMPLATE, base), (Line.EXPERT, expert))
+    ]
 
 
 class Recorder(FakeEngine):

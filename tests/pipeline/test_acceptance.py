@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
-from app.core.records import Reply, Seed
+from app.core.errors import InvalidInput
+from app.core.records import Candidate, Rejection, Reply, Seed
 from app.pipeline.acceptance import Acceptance, is_placeholder
 from tests.pipeline.samples import recipe, reply, seed, seeds
 
 INPUT = "Quite another text about the weather of a far island"
 
 
-def accept(replies: Sequence[Reply], given: Sequence[Seed], **knobs: object) -> Acceptance:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of everything in some replies."""
+
+    accepted: list[Candidate]
+    rejected: list[Rejection]
+    is_full: bool
+
+
+def accept(replies: Sequence[Reply], given: Sequence[Seed], **knobs: object) -> Outcome:
     acceptance = Acceptance(given, recipe=recipe(**{"num_examples": 100, **knobs}))
-    for each in replies:
-        acceptance.read(each)
-    return acceptance
+    results = [result for each in replies for result in acceptance.read(each)]
+    accepted = [result for result in results if isinstance(result, Candidate)]
+    assert len(accepted) == acceptance.num_accepted
+    return Outcome(accepted, [result for result in results if isinstance(result, Rejection)], acceptance.is_full)
 
 
 def list_fault(instruction: str, input: str, *, shown: Sequence[Seed] = (), **knobs: object) -> str | None:
@@ -103,10 +117,117 @@ def test_anchored_seeds_without_input_give_instructions_without_input() -> None:
 
 
 def test_what_was_accepted_must_be_differed_from_too() -> None:
+    """And the rejection says what it was too like, and how much."""
     shown = seeds(1)
-    replies = [reply(INPUT, shown=shown, task="tone")] * 2
-    acceptance = accept(replies, shown, prompt_style="anchored")
-    assert (len(acceptance.accepted), [item.reason for item in acceptance.rejected]) == (1, ["near_duplicate"])
+    replies = [reply(text, shown=shown, task="tone") for text in (INPUT, f"{INPUT} today")]
+    outcome = accept(replies, shown, prompt_style="anchored")
+    [kept], [rejected] = outcome.accepted, outcome.rejected
+    assert (rejected.reason, rejected.detail) == ("near_duplicate", f"ROUGE-L 0.952 with item {kept.id}")
+
+
+def test_a_rejection_says_what_was_met() -> None:
+    shown = seeds(1)
+
+    def detail(text: str, **knobs: object) -> str:
+        told = [reply(text, shown=shown, task="tone")]
+        return accept(told, shown, prompt_style="anchored", **knobs).rejected[0].detail
+
+    assert detail("Dear [Name 2], thank you for it") == "[Name 2]"
+    assert detail("ships") == "at least 3 words"
+    assert detail("word " * 151) == "at most 150 words"
+    assert detail("Firm 7 sold 700 ships in May").endswith(f"with seed {shown[0].id}")
+    assert detail(INPUT, blocked_words=["far  Island"]) == "far island"
+
+
+def test_a_kept_item_carries_every_filters_verdict() -> None:
+    shown = seeds(2)
+    text = "Firm two of a far island sold its last ships"
+    [kept] = accept([reply(text, shown=shown, task="tone")], shown, prompt_style="anchored").accepted
+    names = (
+        "no_input too_short too_long placeholder input_equals_instruction blocked_word wrong_language near_duplicate"
+    )
+    assert [check.name for check in kept.checks] == names.split()
+    assert all(check.is_passed for check in kept.checks)
+    novelty = kept.checks[-1]
+    assert novelty.value is not None
+    assert 0 <= novelty.value < 0.7
+    assert novelty.detail.startswith("ROUGE-L 0.")
+
+
+@pytest.mark.parametrize(
+    ("blocked", "fault"),
+    [
+        ([], None),
+        (["ISLAND"], "blocked_word"),
+        (["far island"], "blocked_word"),
+        (["isl", "land", "island far"], None),
+        (["weather?", " "], None),
+    ],
+)
+def test_blocked_words_are_whole_words_in_any_case(blocked: list[str], fault: str | None) -> None:
+    assert list_fault("Which one is it about?", INPUT, blocked_words=blocked) == fault
+
+
+GERMAN = "Der Umsatz des Unternehmens stieg im zweiten Quartal um sechs Prozent, der Gewinn fiel dagegen leicht."
+
+
+def test_text_in_another_language_is_refused() -> None:
+    assert anchored_fault(GERMAN, seeds(2)) == "wrong_language"
+    assert anchored_fault("公司第二季度收入增长百分之六 而 利润 下降", seeds(2)) == "wrong_language"
+    assert anchored_fault(GERMAN, [seed(input="Die Aktie des Herstellers fiel nach schwachen Zahlen")]) is None
+    rejected = accept([reply(GERMAN, shown=seeds(2), task="tone")], seeds(2), prompt_style="anchored").rejected
+    assert rejected[0].detail == "de, not English"
+
+
+def test_the_recipe_may_ask_for_another_language() -> None:
+    shown = [seed(1, input="Die Aktie des Herstellers fiel nach schwachen Zahlen deutlich")]
+    assert anchored_fault(GERMAN, shown, language="German") is None
+    assert (
+        anchored_fault(GERMAN.replace("sechs", "acht"), [seed(1, input=GERMAN)], language="German") == "near_duplicate"
+    )
+    english = "The company said on Tuesday that its revenue grew by six percent in the second quarter"
+    assert anchored_fault(english, seeds(1, "tone"), language="English") is None
+
+
+def test_a_language_that_nobody_knows_is_refused_with_a_remedy() -> None:
+    with pytest.raises(InvalidInput, match=r"recipe\.language: .*did you mean 'German'"):
+        accept([], seeds(1), language="Germn")
+
+
+def test_names_and_numbers_are_in_no_other_language() -> None:
+    """Every input of the bundled examples, whole and in short pieces, is good English to the filter."""
+    texts = [json.loads(line)["input"] for path in Path("examples").glob("*/seeds.jsonl") for line in _lines(path)]
+    pieces = [" ".join(text.split()[start : start + 4]) for text in texts[::3] for start in range(0, 24, 8)]
+    shown = seeds(1)
+    outcome = accept(
+        [reply(text, shown=shown, task="tone") for text in [*texts, *pieces]],
+        shown,
+        prompt_style="anchored",
+        num_examples=10_000,
+        max_words=1000,
+    )
+    assert len(outcome.accepted) > 150
+    assert "wrong_language" not in {rejection.reason for rejection in outcome.rejected}
+
+
+def test_an_input_that_was_written_for_a_label_carries_it() -> None:
+    """Only of tasks with a few labels, and only where the recipe asks for the label first."""
+    given = [seed(n, output=label) for n, label in enumerate(["good", "bad"] * 2)]
+    told = [reply(INPUT, shown=[given[1], given[3]], task="tone")]
+
+    def outputs(given: Sequence[Seed], **knobs: object) -> list[str | None]:
+        return [kept.output for kept in accept(told, given, prompt_style="anchored", **knobs).accepted]
+
+    assert outputs(given, label_first=True) == ["bad"]
+    assert outputs(given) == [None]
+    odd = [replace(item, output=item.output if n in (1, 3) else f"other {n}") for n, item in enumerate(given)]
+    assert outputs(odd, label_first=True) == [None]
+
+
+def test_a_candidate_is_of_the_domain_of_the_seeds_that_were_shown() -> None:
+    shown = [replace(item, domain="law") for item in seeds(2)]
+    [kept] = accept([reply(INPUT, shown=shown, task="tone")], shown, prompt_style="anchored").accepted
+    assert kept.domain == "law"
 
 
 def test_every_item_can_be_traced_to_its_place_in_its_reply() -> None:
@@ -168,3 +289,7 @@ def test_placeholders(text: str) -> None:
 def test_texts_that_only_look_like_placeholders(text: str) -> None:
     """A table cell "N/A" and an editor's brackets were refused."""
     assert not is_placeholder(text)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()

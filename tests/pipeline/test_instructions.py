@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.core.records import Reply, Seed
+from app.core.errors import Fault, StageFailed
+from app.core.records import Completion, GenerationRequest, Reply, Seed
 from app.engine.fake import FakeEngine
-from app.pipeline.instructions import PROMPTS_PER_WAVE, Shown, prompt_at, write_replies
+from app.pipeline.bench import ROWS, WAVE, Stage
+from app.pipeline.holdout import Split
+from app.pipeline.instructions import REJECTIONS, REPLIES, Shown, make_instructions, prompt_at, write_replies
 from app.pipeline.prompts import anchored_prompt, list_prompt
 from tests.pipeline.samples import ABOUT, Recorder, recipe, seed, seeds
+from tests.pipeline.workbench import Workbench
 
 SEEDS = seeds(5, "tone", "names")
 STYLES = ["list", "anchored"]
@@ -47,6 +55,39 @@ def test_tasks_take_turns_in_anchored_prompts() -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
+def test_of_several_domains_a_prompt_shows_one_and_names_it(style: str) -> None:
+    """They take turns, and so do the tasks of each."""
+    law = [replace(item, domain="law", task=f"law/{item.task}") for item in SEEDS]
+    both = [*law, *(replace(item, domain="sports") for item in SEEDS)]
+    for index in range(8):
+        shown = at(index, both, prompt_style=style)
+        domain = ("law", "sports")[index % 2]
+        assert {item.domain for item in shown.seeds} == {domain}
+        assert f"the field of {domain}" in shown.prompt
+        assert "finance" not in shown.prompt
+        assert ABOUT["description"] not in shown.prompt
+    if style == "anchored":
+        tasks = [at(index, both, prompt_style=style).task for index in range(5)]
+        assert tasks == ["law/names", "names", "law/tone", "tone", "law/names"]
+
+
+def test_labels_take_turns_where_the_label_comes_first() -> None:
+    """Of a task with a few labels; any other task is asked for as ever."""
+    tone = [seed(n, output=label) for n, label in enumerate(["good", "bad", "none"] * 3)]
+    open_ended = [seed(n, task="why", output=f"because of the {n}th reason that was given") for n in range(4)]
+    labels = []
+    for index in range(12):
+        shown = at(index, [*tone, *open_ended], prompt_style="anchored", label_first=True)
+        if shown.task == "why":
+            assert shown == at(index, [*tone, *open_ended], prompt_style="anchored")
+        else:
+            [label] = {item.output for item in shown.seeds}
+            assert f"the answer is: {label}." in shown.prompt
+            labels.append(label)
+    assert labels == ["bad", "good", "none"] * 2
+
+
+@pytest.mark.parametrize("style", STYLES)
 def test_fewer_seeds_than_a_prompt_shows(style: str) -> None:
     one = [seed(1)]
     assert at(0, one, prompt_style=style).seeds == (one[0],)
@@ -80,18 +121,18 @@ def test_a_prompt_shows_what_fits_the_base(style: str) -> None:
 
 
 def replies(start: int = 0, *, engine: FakeEngine | None = None, **knobs: object) -> list[list[Reply]]:
-    chosen = recipe(**{"max_prompts": 2 * PROMPTS_PER_WAVE + 5, **knobs})
+    chosen = recipe(**{"max_prompts": 2 * WAVE + 5, **knobs})
     waves = write_replies(SEEDS, recipe=chosen, start=start, generator=engine or FakeEngine(), **ABOUT)
-    return list(waves)
+    return [wave.replies for wave in waves]
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_waves_go_on_where_a_killed_job_stopped(style: str) -> None:
     whole = replies(prompt_style=style)
-    assert [len(wave) for wave in whole] == [PROMPTS_PER_WAVE, PROMPTS_PER_WAVE, 5]
-    assert [reply.index for wave in whole for reply in wave] == list(range(2 * PROMPTS_PER_WAVE + 5))
+    assert [len(wave) for wave in whole] == [WAVE, WAVE, 5]
+    assert [reply.index for wave in whole for reply in wave] == list(range(2 * WAVE + 5))
     for done in range(4):
-        assert replies(done * PROMPTS_PER_WAVE, prompt_style=style) == whole[done:]
+        assert replies(done * WAVE, prompt_style=style) == whole[done:]
 
 
 def test_replies_name_their_seeds() -> None:
@@ -111,3 +152,89 @@ def test_the_paper_samples_at_temperature_one() -> None:
 
 def test_no_prompts_if_none_may_be_asked() -> None:
     assert replies(max_prompts=0) == []
+
+
+class Slow(FakeEngine):
+    """Says that every request waited one second and took another; writes its one word to one prompt in ``every``."""
+
+    def __init__(self, every: int = 1) -> None:
+        super().__init__()
+        self._every, self._count = every, 0
+
+    def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
+        answers = []
+        for answer in super().generate(requests, **options):
+            self._count += 1
+            text = answer.text if self._count % self._every == 0 else "?"
+            answers.append(replace(answer, text=text, queue_seconds=1.0, seconds=1.0))
+        return answers
+
+
+def bench_at(folder: Path, *, engine: FakeEngine | None = None, **knobs: object) -> Workbench:
+    stage = Stage("instructions", "instructions", (), make_instructions)
+    split = Split(tuple(SEEDS), (), is_holdout=False)
+    chosen = recipe(**{"prompt_style": "anchored", "num_examples": 500, "max_prompts": 3 * WAVE, **knobs})
+    return Workbench(chosen, split, stage, folder, engine or Slow(), **ABOUT)
+
+
+def files_of(bench: Workbench) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bench.folder.iterdir()}
+
+
+def test_the_yield_is_told_after_every_wave(tmp_path: Path) -> None:
+    bench = bench_at(tmp_path)
+    make_instructions(bench)
+    assert [each["prompts"] for each in bench.details] == [WAVE, 2 * WAVE, 3 * WAVE]
+    last = bench.details[-1]
+    assert last["accepted"] == len(bench.rows(ROWS))
+    assert sum(last["rejected"].values()) == len(bench.rows(REJECTIONS)) == last["written"] - last["accepted"]
+    assert last["tokens"] == sum(row["num_tokens"] for row in bench.rows(REPLIES))
+    assert last["seconds"] == 6.0  # three waves of two seconds
+    assert bench.told("instructions_judged")[1] == last
+
+
+def test_seconds_are_in_no_file(tmp_path: Path) -> None:
+    """Else a job that was killed and resumed would make another artifact."""
+    one, other = bench_at(tmp_path / "one"), bench_at(tmp_path / "other", engine=FakeEngine())
+    for bench in (one, other):
+        make_instructions(bench)
+    assert one.details[-1]["seconds"] != other.details[-1]["seconds"]
+    assert files_of(one) == files_of(other)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, WAVE, 2 * WAVE + 7])
+def test_a_killed_stage_goes_on_from_the_last_whole_wave(tmp_path: Path, num_rows: int) -> None:
+    whole, killed = bench_at(tmp_path / "whole"), bench_at(tmp_path / "killed", engine=Recorder())
+    make_instructions(whole)
+    killed.append(REPLIES, whole.rows(REPLIES)[:num_rows])
+    killed.append(ROWS, whole.rows(ROWS)[:3])
+    make_instructions(killed)
+    assert files_of(killed) == files_of(whole)
+    assert isinstance(killed.engine, Recorder)
+    assert len(killed.engine.waves) == 3 - num_rows // WAVE
+
+
+def test_a_job_that_accepts_hardly_anything_fails_early_with_what_it_has(tmp_path: Path) -> None:
+    """One item in sixteen is fit for use where a fifth is asked for: it ends at the window, not at max_prompts."""
+    bench = bench_at(tmp_path, engine=Slow(every=16), min_yield=0.2, yield_window=WAVE + 1)
+    with pytest.raises(StageFailed) as raised:
+        make_instructions(bench)
+    error = raised.value
+    assert (error.stage, error.fault, error.param) == ("instructions", Fault.USER, "recipe.min_yield")
+    assert len(bench.rows(REPLIES)) == 2 * WAVE
+    kept = len(bench.rows(ROWS))
+    assert 0 < kept <= 4
+    assert f"{kept} of {2 * WAVE} written items were accepted" in error.message
+    assert "Refused: too_short 60" in error.message
+    assert "'?' (too_short: at least 3 words)" in error.message
+    _, data, _ = bench.told("yield_too_low")
+    assert len(data["samples"]) == 3
+    assert data["accepted"] == kept
+
+
+@pytest.mark.parametrize("knobs", [{"min_yield": 0.0}, {"yield_window": 3 * WAVE + 1}, {"min_yield": 1 / 32}])
+def test_a_low_yield_may_be_allowed(tmp_path: Path, knobs: dict[str, Any]) -> None:
+    bench = bench_at(tmp_path, engine=Slow(every=16), **knobs)
+    make_instructions(bench)
+    assert len(bench.rows(REPLIES)) == 3 * WAVE
+    assert bench.told("instructions_judged")[2]

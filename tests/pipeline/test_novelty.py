@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 
 from app.pipeline.novelty import NoveltyFilter
+from app.pipeline.rouge import any_words, ascii_words, common_length, f_measure, masks_of, words_for
 
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
 WORDS = ["the", "The", "firm", "sold", "7", "ships", "in", "May", "and", "grew", "fell,", "é", "(2024)"]
@@ -18,11 +22,16 @@ def score(kept: str, text: str) -> float:
     return float(SCORER.score(kept, text)["rougeL"].fmeasure)
 
 
-def is_new(text: str, kept: Sequence[str], *, threshold: float = 0.7) -> bool:
+def keeping(*kept: str, threshold: float = 0.7) -> NoveltyFilter:
+    """A filter that holds these texts, each by its number."""
     novelty = NoveltyFilter(threshold)
-    for other in kept:
-        novelty.add(other)
-    return novelty.is_new(text)
+    for number, text in enumerate(kept):
+        novelty.add(text, str(number))
+    return novelty
+
+
+def is_new(text: str, kept: Sequence[str], *, threshold: float = 0.7) -> bool:
+    return keeping(*kept, threshold=threshold).is_new(text)
 
 
 def by_comparing_all(text: str, kept: Sequence[str], *, threshold: float) -> bool:
@@ -42,6 +51,22 @@ def test_the_bound_never_changes_the_answer() -> None:
         answers.append(is_new(text, kept, threshold=threshold))
         assert answers[-1] == by_comparing_all(text, kept, threshold=threshold)
     assert 100 < sum(answers) < 500
+
+
+def test_on_real_texts_it_answers_as_rouge_score_does_pair_by_pair() -> None:
+    """Texts of the bundled examples with some words changed, so that many pairs lie about the threshold."""
+    chance = random.Random(1)
+    rows = [json.loads(line) for line in Path("examples/finance/seeds.jsonl").read_text().splitlines()][::4]
+    kept = [f"{row['instruction']}\n{row['input']}" for row in rows]
+    novelty, answers = keeping(*kept), []
+    for text in kept:
+        share = chance.uniform(0.1, 0.6)
+        changed = " ".join(chance.choice(WORDS) if chance.random() < share else word for word in text.split())
+        found = novelty.judge(changed)
+        assert found.is_new == by_comparing_all(changed, kept, threshold=0.7)
+        assert found.score == score(kept[int(found.name)], changed)
+        answers.append(found.is_new)
+    assert 3 < sum(answers) < len(answers) - 3
 
 
 @pytest.mark.parametrize("length", range(1, 40))
@@ -73,12 +98,52 @@ def test_texts_without_known_words_are_new() -> None:
     assert is_new("", ["Ann grew."])
 
 
+def test_what_a_text_is_like_is_told() -> None:
+    """Of a new text too: how near it came to what shares the most words with it."""
+    novelty = keeping("Ann Ltd sold seven ships", "Bob Ltd made a loss", "quite different")
+    near, far = novelty.judge("Ann Ltd sold eight ships"), novelty.judge("Cid Ltd made a profit of seven")
+    assert (near.is_new, near.name, round(near.score, 6)) == (False, "0", 0.8)
+    assert (far.is_new, far.name, far.score) == (
+        True,
+        "1",
+        score("Bob Ltd made a loss", "Cid Ltd made a profit of seven"),
+    )
+    assert keeping().judge("anything").score == 0.0
+
+
 def test_most_texts_are_never_compared() -> None:
     """A pool of thousands must not cost millions of comparisons: only texts with enough common words are looked at."""
     chance = random.Random(0)
     vocabulary = [f"word{number}" for number in range(2000)]
-    novelty = NoveltyFilter(0.7)
     texts = [" ".join(chance.choices(vocabulary, k=30)) for _ in range(2000)]
-    for text in texts:
-        novelty.add(text)
-    assert all(len(list(novelty.possible_duplicates(text))) == 1 for text in texts[:200])
+    novelty = keeping(*texts)
+    assert all(list(novelty.possible_duplicates(text)) == [place] for place, text in enumerate(texts[:200]))
+
+
+def test_words_are_those_of_rouge_score() -> None:
+    tokenize = DefaultTokenizer(use_stemmer=False).tokenize
+    for text in ("Über 3.5% in Q2, don't", "", " …", "a_b İI", "Ⅷ x²", "naïve-Bayes"):
+        assert ascii_words(text) == tokenize(text)
+
+
+def test_the_common_length_is_that_of_the_usual_table() -> None:
+    chance = random.Random(3)
+    for _ in range(300):
+        one, other = ([chance.randrange(6) for _ in range(chance.randint(0, 90))] for _ in range(2))
+        row = [0] * (len(other) + 1)
+        for word in one:
+            before = row[:]
+            for place, met in enumerate(other):
+                row[place + 1] = before[place] + 1 if word == met else max(before[place + 1], row[place])
+        assert common_length(masks_of(one), len(one), other) == row[-1]
+    assert f_measure(0, 0, 0) == 0.0
+
+
+def test_other_languages_are_compared_by_their_own_words() -> None:
+    """By a-z alone a Russian text has no words, so near-copies of it would all be new."""
+    assert words_for("English") is ascii_words
+    assert words_for("Russian") is any_words
+    novelty = NoveltyFilter(0.7, words=any_words)
+    novelty.add("Выручка компании выросла на шесть процентов")
+    assert not novelty.is_new("Выручка компании выросла на семь процентов")
+    assert any_words("公司收入 grew") == ["公", "司", "收", "入", "grew"]

@@ -30,7 +30,7 @@ BRACES = "{domain} {0} {instruction} %s"
         r"questions with requests",
         r"[Vv]ary the kind of task",
         r"language model that only reads and writes text",
-        r"in English",
+        r"Write in English",
         r"one or two sentences",
         r"realistic and substantial text, never a placeholder",
         r"differ from each other while all belong to finance",
@@ -39,6 +39,12 @@ BRACES = "{domain} {0} {instruction} %s"
 def test_a_list_prompt_makes_every_requirement_of_the_paper(said: str) -> None:
     """The eight of the paper's Table 6."""
     assert re.search(said, list_prompt("finance", seeds(3), num_tasks=20))
+
+
+def test_prompts_ask_for_the_recipes_language() -> None:
+    assert "Write in German." in list_prompt("finance", seeds(3), num_tasks=20, language="German")
+    assert "following texts in German from" in anchored_prompt("finance", seeds(3), language="German")
+    assert "English" not in anchored_prompt("finance", seeds(3))
 
 
 def test_a_list_prompt_asks_for_so_many_tasks_and_ends_where_the_next_begins() -> None:

@@ -30,6 +30,7 @@ def problems(**knobs: Any) -> dict[str, str]:
         ({"evaluation_shots": [0, 0]}, "evaluation_shots", "different"),
         ({"min_agreement": 0.5}, "min_agreement", "response_samples"),
         ({"retrieval": "sequence", "corpus": "c1", "response_samples": 3}, "response_samples", "must be 1"),
+        ({"retrieval": "token", "corpus": "c1", "responders": 2}, "responders", "0 or 1"),
         ({"label_first": True}, "label_first", "anchored"),
         ({"tasks_per_prompt": 3}, "tasks_per_prompt", "must exceed"),
         ({"iterations": 0}, "iterations", "greater than or equal to 1"),

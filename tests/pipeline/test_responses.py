@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from app.core.records import Answer, Candidate, Example, GenerationRequest, Origin, Rejection
+from app.core.records import Answer, Candidate, Completion, Example, GenerationRequest, Origin, Rejection
 from app.engine.fake import FakeEngine
 from app.pipeline.prompts import response_prompt
-from app.pipeline.responses import RESPONSES_PER_WAVE, judge_answer, request_answer, write_answers
-from tests.pipeline.samples import ABOUT, candidate, recipe, seed, seeds
+from app.pipeline.responses import draw_answers, judge_answer, request_answer
+from app.pipeline.template import ALPACA
+from app.pipeline.validity import Rules
+from tests.pipeline.samples import ABOUT, Recorder, candidate, recipe, seed, seeds
 
 SEEDS = seeds(5, "tone", "names")
 
 
 def asked(item: Candidate, **knobs: object) -> GenerationRequest:
-    return request_answer(item, SEEDS, recipe=recipe(**knobs), **ABOUT)
+    return request_answer(item, seeds=SEEDS, recipe=recipe(**knobs), **ABOUT)
 
 
 def test_the_paper_shows_no_demonstration_and_is_greedy() -> None:
@@ -36,45 +42,92 @@ def test_shots_are_of_the_same_task_and_fixed_by_the_seed_number() -> None:
 def test_more_shots_than_seeds_and_shots_for_a_new_task() -> None:
     assert asked(candidate(), response_shots=10).prompt.count("Response:") == 5 + 1
     assert asked(candidate(task=None), response_shots=10).prompt.count("Response:") == 10 + 1
-    assert request_answer(candidate(), [], recipe=recipe(response_shots=3), **ABOUT).prompt.count("Response:") == 1
+    assert (
+        request_answer(candidate(), seeds=[], recipe=recipe(response_shots=3), **ABOUT).prompt.count("Response:") == 1
+    )
 
 
 def test_shots_are_left_out_where_the_prompt_would_be_too_long() -> None:
     for fits, num_shown in ((lambda prompt: False, 0), (lambda prompt: len(prompt) < 10_000, 2)):
-        request = request_answer(candidate(), SEEDS, recipe=recipe(response_shots=2), fits=fits, **ABOUT)
+        request = request_answer(candidate(), seeds=SEEDS, recipe=recipe(response_shots=2), fits=fits, **ABOUT)
         assert request.prompt.count("Response:") == num_shown + 1
 
 
 def test_an_answer_may_hold_what_its_tasks_answers_hold() -> None:
     """Answers of several paragraphs were cut after the first."""
     given = [seed(1, output="one\n\ntwo"), *seeds(2, "names")]
-    request = request_answer(candidate(), given, recipe=recipe(), **ABOUT)
+    request = request_answer(candidate(), seeds=given, recipe=recipe(), **ABOUT)
     assert request.stop == ("###", "\nInstruction:")
-    other = request_answer(candidate(task="names"), given, recipe=recipe(), **ABOUT)
+    other = request_answer(candidate(task="names"), seeds=given, recipe=recipe(), **ABOUT)
     assert other.stop == ("\n\n", "###", "\nInstruction:")
 
 
-def test_waves_go_on_where_a_killed_job_stopped() -> None:
-    items = [candidate(number) for number in range(2 * RESPONSES_PER_WAVE + 3)]
-
-    def answers(start: int) -> list[list[Answer]]:
-        return list(write_answers(items, SEEDS, recipe=recipe(), start=start, generator=FakeEngine(), **ABOUT))
-
-    whole = answers(0)
-    assert [len(wave) for wave in whole] == [RESPONSES_PER_WAVE, RESPONSES_PER_WAVE, 3]
-    for done in range(4):
-        assert answers(done * RESPONSES_PER_WAVE) == whole[done:]
-    assert answers(len(items)) == []
-    assert {answer.generator for wave in whole for answer in wave} == {"base"}
+def test_an_adapter_is_asked_through_the_template_it_learned() -> None:
+    request = request_answer(candidate(), seeds=SEEDS, recipe=recipe(response_shots=1), writer="a1", **ABOUT)
+    assert request.adapter == "a1"
+    assert request.prompt.endswith(ALPACA.render(candidate().instruction, candidate().input))
+    assert request.prompt.count("### Response:") == 2
 
 
-def judge(text: str, *, finish_reason: str = "stop", item: Candidate | None = None) -> Example | Rejection:
-    return judge_answer(item or candidate(), Answer(text, finish_reason, 3, "base"))
+def test_a_task_of_one_of_several_domains_is_asked_as_that_ones() -> None:
+    prompt = asked(replace(candidate(), domain="law")).prompt
+    assert "expert in law." in prompt
+    assert "finance" not in prompt
+
+
+def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
+    class Wavering(Recorder):
+        texts = iter(["rose by 5", "fell", "rose by 5 percent", "rose by 5"])
+
+        def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
+            return [replace(done, text=next(self.texts)) for done in super().generate(requests, **options)]
+
+    engine, knobs = Wavering(), recipe(response_samples=4)
+    [answer] = draw_answers(
+        [candidate()], [asked(candidate())], recipe=knobs, rules=Rules([], is_strict=False), generator=engine
+    )
+    assert answer.text == "rose by 5"
+    assert answer.samples == ("fell", "rose by 5 percent", "rose by 5")
+    assert answer.confidence == pytest.approx((0 + 6 / 7 + 1) / 3, abs=1e-6)
+    [sent] = engine.waves
+    assert [request.temperature for request in sent] == [0.0, 0.7, 0.7, 0.7]
+    assert len({request.seed for request in sent}) == 4
+
+
+def test_one_answer_needs_no_agreement() -> None:
+    [answer] = draw_answers(
+        [candidate()],
+        [asked(candidate())],
+        recipe=recipe(),
+        rules=Rules([], is_strict=False),
+        generator=FakeEngine(),
+    )
+    assert (answer.samples, answer.confidence) == ((), None)
+
+
+def judge(
+    text: str,
+    *,
+    finish_reason: str = "stop",
+    item: Candidate | None = None,
+    confidence: float | None = None,
+    is_strict: bool = False,
+) -> Example | Rejection:
+    answer = Answer(text, finish_reason, 3, "base", confidence=confidence)
+    rules = Rules(SEEDS, is_strict=is_strict)
+    return judge_answer(item or candidate(), answer, recipe=recipe(response_samples=2, min_agreement=0.5), rules=rules)
 
 
 def test_an_answer_becomes_an_example_that_can_be_traced() -> None:
     example = judge(" It grew.\r\nA lot. \n")
-    assert example == Example(
+    assert isinstance(example, Example)
+    assert [check.name for check in example.checks if check.is_passed] == [
+        "empty_response",
+        "truncated_response",
+        "unfinished_response",
+        "echoes_prompt",
+    ]
+    assert replace(example, checks=()) == Example(
         id=candidate().id,
         instruction=candidate().instruction,
         input=candidate().input,
@@ -101,3 +154,22 @@ def test_an_answer_becomes_an_example_that_can_be_traced() -> None:
 )
 def test_answers_that_teach_nothing(text: str, finish_reason: str, reason: str) -> None:
     assert judge(text, finish_reason=finish_reason) == Rejection(reason, 0, 0, text)
+
+
+def test_an_answer_that_its_samples_do_not_share_is_dropped() -> None:
+    assert isinstance(judge("It grew.", confidence=0.6), Example)
+    assert judge("It grew.", confidence=0.4) == Rejection("disagreement", 0, 0, "It grew.")
+
+
+def test_an_input_written_for_a_label_must_get_that_label() -> None:
+    item = replace(candidate(), output="Good")
+    assert isinstance(judge("good", item=item), Example)
+    refused = judge("bad", item=item)
+    assert isinstance(refused, Rejection)
+    assert (refused.reason, refused.detail) == ("other_label", "the input was written for 'Good'")
+
+
+def test_strict_rows_keep_to_what_the_seeds_show() -> None:
+    assert isinstance(judge("great"), Example)
+    assert judge("great", is_strict=True) == Rejection("unknown_label", 0, 0, "great")
+    assert isinstance(judge("good", is_strict=True), Example)

@@ -18,8 +18,8 @@ RECORDS = [
     candidate(1, task=None),
     Answer("text", "length", 7, "base"),
     seed_example(seed(1)),
-    judged("a", 1.5, 2.5),
-    Comparison("a", "f1", 1, 0.1, 0.2, 0.1, -0.1, 0.3),
+    judged("a", "base", 1.5),
+    Comparison("a", "f1", 1, "base", 0, 0.1, 0.2, 0.1, -0.1, 0.3),
     Verdict("promote", "why"),
 ]
 

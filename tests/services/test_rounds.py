@@ -173,25 +173,28 @@ def test_the_controls_learn_the_seeds_alone(house: House) -> None:
     assert {"seeds_same_epochs", "seeds_same_steps"} <= {metric.against for metric in _metrics(house, job_id)}
 
 
-def test_an_expert_of_the_seeds_may_answer(house: House) -> None:
-    job_id = house.order(**SMALL, responder="seeds_expert")
+def test_experts_of_the_seeds_may_answer(house: House) -> None:
+    job_id = house.order(**SMALL, responders=2, response_samples=2)
     house.run(job_id)
     answers = rows_of(house, job_id, "responses", "responses", ANSWERS)
-    assert {row["generator"] for row in answers} == {adapter_of(house, job_id, "adapter-seeds")}
+    responders = {adapter_of(house, job_id, name) for name in ("responder", "responder-2")}
+    assert len(responders) == 2
+    assert {row["generator"] for row in answers} <= responders
+    assert {len(row["samples"]) for row in answers} == {3}
     assert house.job(job_id).status is JobStatus.SUCCEEDED
 
 
 def test_a_walk_names_every_stage_once_and_reads_only_what_came_before() -> None:
     for knobs in (
         {},
-        {"iterations": 3, "iteration_mode": "continue", "responder": "seeds_expert"},
+        {"iterations": 3, "iteration_mode": "continue", "responders": 2},
         {"sizes": [5]},
         {"sizes": [0, 5], "controls": ()},
     ):
         seen: list[str] = []
         for stage in walk(make_recipe(knobs), has_labelled=True):
             assert set(stage.reads) <= set(seen), stage
-            assert stage.writer is None or stage.writer in stage.reads
+            assert set(stage.writers) <= set(stage.reads)
             assert stage.name not in seen
             seen.append(stage.name)
 

@@ -30,6 +30,8 @@ SMALL: dict[str, Any] = {
     "promotion": "always",
     "controls": (),
     "min_yield": 0,
+    "evaluation_shots": (0, 1),
+    "off_domain_items": 0,  # what other tests leave in the same database is none of these jobs' concern
 }
 STAGES = ("instructions", "responses", "dataset", "adapter", "metrics", "gate")
 
@@ -140,22 +142,27 @@ def test_what_is_held_out_is_neither_shown_nor_learned(house: House) -> None:
     assert len(shown) == len(SEEDS) - 2
 
 
-class WorseEngine(FakeEngine):
-    """Its base knows the answers of the evaluation items, its experts do not."""
+class KnowingEngine(FakeEngine):
+    """Base and champion know the answers of the evaluation items, a new expert does not."""
+
+    def __init__(self, champion: str) -> None:
+        super().__init__(slots=1, base_name=BASE)
+        self._knowing = (None, champion)
 
     def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
-        completions = super().generate(requests, **options)
         return [
-            replace(completion, text="bad") if "### Response:" in request.prompt and not request.adapter else completion
-            for request, completion in zip(requests, completions, strict=True)
+            replace(completion, text="bad")
+            if "### Response:" in request.prompt and request.adapter in self._knowing
+            else completion
+            for request, completion in zip(requests, super().generate(requests, **options), strict=True)
         ]
 
 
-def test_an_expert_worse_than_the_base_is_kept_but_not_served(house: House) -> None:
+def test_an_expert_worse_than_what_is_served_is_kept_but_not_served(house: House) -> None:
     good = house.order(**SMALL, domain="worse")
     bad = house.order(**{**SMALL, "promotion": "unless_worse"}, domain="worse", seed=1)
     house.run(good)
-    house.run(bad, engine=WorseEngine(slots=1, base_name=BASE))
+    house.run(bad, engine=KnowingEngine(house.job(good).adapter_id or ""))
     assert house.job(bad).status is JobStatus.SUCCEEDED
     with house.database.session(read_only=True) as uow:
         assert uow.domains.champion("worse").id == house.job(good).adapter_id
@@ -399,6 +406,14 @@ class SilentEngine(FakeEngine):
         return [replace(completion, text=" \n") for completion in super().generate(requests, **options)]
 
 
+class MostlySilentEngine(FakeEngine):
+    """Writes something in every fourth answer only."""
+
+    def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
+        completions = super().generate(requests, **options)
+        return [done if number % 4 == 0 else replace(done, text=" \n") for number, done in enumerate(completions)]
+
+
 @pytest.mark.parametrize("style", ["list", "anchored"])
 def test_a_base_that_writes_nothing_usable_leaves_the_seeds(house: House, style: str) -> None:
     job_id = house.order(**{**SMALL, "max_prompts": 40}, prompt_style=style)
@@ -414,6 +429,19 @@ def test_a_base_that_writes_nothing_usable_leaves_the_seeds(house: House, style:
     assert told["instructions_judged"][0] == "warning"
 
 
+def test_what_was_accepted_before_the_yield_fell_too_low_is_kept(house: House) -> None:
+    job_id = house.order(**{**SMALL, "max_prompts": 100, "min_yield": 0.5, "yield_window": 64})
+    house.run(job_id, engine=MostlySilentEngine(base_name=BASE))
+    job = house.job(job_id)
+    assert (job.status, job.error_param, job.error_fault) == (JobStatus.FAILED, "recipe.min_yield", "user")
+    [told] = house.events(job_id, "work_kept")
+    kept = house.artifacts.open(told.data["artifact"], kind="instructions-unfinished")
+    assert len(list(kept.rows())) == 16
+    [samples] = [event.data["samples"] for event in house.events(job_id, "yield_too_low")]
+    assert samples
+    assert house.drafts(job_id) == []
+
+
 @pytest.mark.parametrize("changes", [{"num_examples": 0}, {"max_prompts": 0}])
 def test_a_recipe_may_ask_for_the_seeds_alone(house: House, changes: dict[str, int]) -> None:
     job_id = house.order(**{**SMALL, **changes})
@@ -421,7 +449,7 @@ def test_a_recipe_may_ask_for_the_seeds_alone(house: House, changes: dict[str, i
     house.run(job_id, engine=MortalEngine(countdown))
     assert house.job(job_id).status is JobStatus.SUCCEEDED
     assert len(house.rows(job_id, "dataset")) == len(SEEDS)
-    warned = [event.type for event in house.events(job_id) if event.level == "warning"]
+    warned = [event.type for event in house.events(job_id) if event.level == "warning" and event.stage]
     assert warned == ([] if changes == {"num_examples": 0} else ["instructions_judged", "seeds_alone"])
 
 

@@ -10,12 +10,17 @@ from sqlalchemy.exc import IntegrityError
 from app.core.errors import Conflict, NotFound, UnknownDomain
 from app.models import Metric
 from app.storage.artifacts import ArtifactStore
-from app.storage.database import Database
+from app.storage.database import Database, UnitOfWork
+from app.storage.promotions import ROLLBACK
 from tests.storage.samples import DOMAIN, LATER, NOW, add_adapter, at_once, new_job, store_job
 
 
 def digest(number: int) -> str:
     return f"{number:064x}"[::-1]
+
+
+def serve(uow: UnitOfWork, adapter_id: str, *, domain: str = DOMAIN, reason: str = "gate: good") -> None:
+    uow.domains.set_champion(domain, adapter_id, now=NOW, reason=reason)
 
 
 def test_versions_made_at_once_are_numbered_without_gaps(database: Database) -> None:
@@ -84,7 +89,7 @@ def test_a_champion_is_served_and_comes_with_its_domain(database: Database) -> N
     with database.session() as uow:
         uow.domains.get_or_add("sports", now=NOW)
         adapter = add_adapter(uow, digest=digest(1))
-        uow.domains.set_champion(DOMAIN, adapter.id)
+        serve(uow, adapter.id)
         uow.commit()
     with database.session(read_only=True) as uow:
         domains = uow.domains.list()
@@ -100,7 +105,7 @@ def test_a_domain_without_expert_names_those_that_have_one(database: Database) -
     store_job(database)
     with database.session() as uow:
         uow.domains.get_or_add("sports", now=NOW)
-        uow.domains.set_champion(DOMAIN, add_adapter(uow, digest=digest(1)).id)
+        serve(uow, add_adapter(uow, digest=digest(1)).id)
         for name in ("sports", "chess"):
             with pytest.raises(UnknownDomain, match=r"with an expert: finance") as refusal:
                 uow.domains.champion(name)
@@ -115,9 +120,37 @@ def test_a_champion_must_be_an_adapter_of_its_domain(database: Database) -> None
         uow.domains.get_or_add("sports", now=NOW)
         adapter = add_adapter(uow, digest=digest(1))
         with pytest.raises(Conflict, match="of domain 'finance'"):
-            uow.domains.set_champion("sports", adapter.id)
+            serve(uow, adapter.id, domain="sports")
         with pytest.raises(NotFound):
-            uow.domains.set_champion(DOMAIN, "none")
+            serve(uow, "none")
+
+
+def test_every_change_of_a_champion_is_written_down_and_no_repetition(database: Database) -> None:
+    store_job(database)
+    with database.session() as uow:
+        first, second = (add_adapter(uow, digest=digest(number)).id for number in (1, 2))
+        for adapter_id in (first, second, second, first):
+            serve(uow, adapter_id)
+        rows = uow.promotions.list(DOMAIN)
+        assert [adapter.name if adapter else None for _, adapter in rows] == ["finance@v1", "finance@v2", "finance@v1"]
+        rest = uow.promotions.list(DOMAIN, after=rows[0][0].id, limit=1)
+        assert [promotion.adapter_id for promotion, _ in rest] == [second]
+        assert uow.promotions.list("sports") == []
+        with pytest.raises(NotFound):
+            uow.promotions.list(DOMAIN, after=99)
+
+
+def test_what_was_served_before_is_found_through_promotions_and_rollbacks(database: Database) -> None:
+    """Promoting an old version by hand is a promotion: the way back from it leads to the newer one."""
+    store_job(database)
+    with database.session() as uow:
+        one, two, three = (add_adapter(uow, digest=digest(number)).id for number in (1, 2, 3))
+        assert uow.promotions.before(DOMAIN) is None
+        expected = [(one, "", None), (two, "", one), (three, "", two), (one, "by hand", three)]
+        expected += [(three, ROLLBACK, two), (two, ROLLBACK, one), (three, "", two), (two, ROLLBACK, one)]
+        for adapter_id, reason, before in [*expected, (one, ROLLBACK, None)]:
+            serve(uow, adapter_id, reason=reason)
+            assert uow.promotions.before(DOMAIN) == before
 
 
 def test_a_domain_is_made_once_and_keeps_its_description(database: Database) -> None:
@@ -143,7 +176,9 @@ def test_figures_of_a_repeated_evaluation_replace_the_old_ones(database: Databas
             task=task,
             metric="f1",
             n=10,
-            base=0.1,
+            against="base_template",
+            shots=0,
+            score=0.1,
             expert=0.1 + difference,
             difference=difference,
             low=0.05,

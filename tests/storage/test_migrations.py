@@ -13,7 +13,7 @@ from sqlalchemy import inspect
 
 from app.models import Base
 from app.storage.database import Database, alembic_config, migrating
-from tests.storage.samples import DOMAIN, add_adapter, at_once, new_job, with_sample
+from tests.storage.samples import DOMAIN, NOW, add_adapter, at_once, new_job, with_sample
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def fill(database: Database) -> None:
     with with_sample(database).session() as uow:
         uow.jobs.add(new_job())
         adapter = add_adapter(uow, digest="1" * 64)
-        uow.domains.set_champion(DOMAIN, adapter.id)
+        uow.domains.set_champion(DOMAIN, adapter.id, now=NOW, reason="gate: a test", job_id="job-1")
         uow.jobs.get("job-1").adapter_id = adapter.id
         uow.commit()
 
@@ -45,6 +45,21 @@ def test_up_down_up(empty_url: str) -> None:
         fill(database)
         database.upgrade()
     assert tables_of(empty_url) == set(Base.metadata.tables)
+
+
+def test_what_is_served_is_the_first_promotion(empty_url: str) -> None:
+    """A domain whose champion is older than the table of promotions has a way back to it too."""
+    with Database(empty_url) as database:
+        database.upgrade()
+        fill(database)
+    with migrating(empty_url) as connection:
+        command.downgrade(alembic_config(connection), "0001")
+    with Database(empty_url) as database:
+        database.upgrade()
+        with database.session(read_only=True) as uow:
+            [(promotion, adapter)] = uow.promotions.list(DOMAIN)
+    assert adapter is not None
+    assert (adapter.name, promotion.created_at, promotion.job_id) == ("finance@v1", NOW, "job-1")
 
 
 def test_models_and_migrations_agree(empty_url: str) -> None:

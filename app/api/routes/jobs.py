@@ -90,8 +90,10 @@ def get_dataset(job_id: JobId, services: ServicesDep) -> FileResponse:
 
 @router.get(
     "/{job_id}/metrics",
-    summary="Compare base and expert",
-    description="Token F1 and ROUGE-L of both on the same held-out items, by task and over all, with 95 % intervals.",
+    summary="Compare the expert with all others",
+    description="Token F1 and ROUGE-L of the expert and of everybody it is compared with, on the same held-out items, "
+    "by task and over all, with 95 % intervals of the difference; which items those are, worst and best over the "
+    "numbers of demonstrations, and what was forgotten.",
     responses={
         200: examples.response("The figures.", examples.METRICS),
         **refusals(
@@ -100,8 +102,15 @@ def get_dataset(job_id: JobId, services: ServicesDep) -> FileResponse:
     },
 )
 def get_metrics(job_id: JobId, services: ServicesDep) -> MetricsBody:
-    metrics = services.jobs.metrics(job_id)
-    return MetricsBody.model_validate({"job": job_id, "metrics": metrics}, from_attributes=True)
+    found = services.jobs.metrics(job_id)
+    body = {
+        "job": job_id,
+        "metrics": found.metrics,
+        "about": found.report and found.report.about,
+        "over_shots": found.report.over_shots if found.report else (),
+        "off_domain": found.report and found.report.off_domain,
+    }
+    return MetricsBody.model_validate(body, from_attributes=True)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
 
-from app.api import examples
+from app.api import examples, seed_examples
 from app.api.deps import ServicesDep
 from app.api.openapi import REF
 from app.api.schemas.errors import refusals
@@ -23,10 +23,15 @@ DESCRIPTION = """\
 Turns labelled examples of a domain into an expert. The answer is the job that does it; follow it at its `Location`.
 
 Send JSON, or a form with the examples as a file: JSONL, one JSON list, or CSV with a header line
-(`task, instruction, input, output`; UTF-8). Keys `id`, `category`, `domain` and `references` of an example may be there
-and are not used. Without `evaluation`, part of each task's seeds is held out and never learned.
+(`task, instruction, input, output`; UTF-8). `references` of an example are further right answers, a JSON list also in
+CSV; keys `id`, `category` and `domain` may be there and are not used. Without `evaluation`, part of each task's seeds
+is held out and never learned. `labelled` rows are only compared with.
+
+With `domains` in place of `seeds` (JSON only), one expert learns several domains together.
 
 Everything is checked before anything is stored, and a refusal tells every fault with its line, field and reason.
+What may harm the expert though it is allowed stands in the job's event `seeds_examined`; `POST /seeds/doctor` tells it
+before.
 """
 _PROBLEMS = [
     Problem("json", "broken JSON: Expecting ',' delimiter (column 31)", 17, "seeds"),
@@ -38,7 +43,10 @@ _BODY: dict[str, Any] = {
     "content": {
         JSON: {
             "schema": {"$ref": REF + SpecializeRequest.__name__},
-            "examples": {"finance": {"summary": "Two seeds, the quick preset", "value": examples.SPECIALIZE}},
+            "examples": {
+                "finance": {"summary": "Two seeds, the quick preset", "value": examples.SPECIALIZE},
+                "several": {"summary": "Two domains in one expert", "value": seed_examples.SEVERAL},
+            },
         },
         FORM: {"schema": FORM_SCHEMA},
     },

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas.jobs import MetricBody
 
@@ -40,6 +41,10 @@ class AdapterBody(BaseModel):
     template: TemplateBody = Field(description="What it was trained with and answers by.")
     digest: str = Field(description="Its artifact's SHA-256.")
     created_at: datetime
+    decision: str | None = Field(
+        description="The gate's: promote, hold (the evidence is too small) or reject; null: it was made before gates."
+    )
+    reason: str | None = Field(description="Why, in words.")
     metrics: list[MetricBody] = Field(description="All figures; in lists of versions the means over tasks only.")
 
 
@@ -57,3 +62,32 @@ class DomainList(BaseModel):
     """All domains, by name."""
 
     data: list[DomainBody]
+
+
+class PromoteRequest(BaseModel):
+    """Which version a domain is to serve."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: (
+        Annotated[int, Field(strict=True, ge=1, lt=10**9)] | Annotated[str, Field(min_length=1, max_length=200)]
+    ) = Field(description="Its number, its name (finance@v3) or its id.")
+    reason: str | None = Field(None, max_length=2000, description="Kept with the promotion, for whoever wonders later.")
+
+
+class PromotionBody(BaseModel):
+    """A change of what a domain serves."""
+
+    id: int
+    adapter: str | None = Field(description="What it serves from then on.")
+    adapter_name: str | None
+    created_at: datetime
+    reason: str = Field(description="Begins with `gate: `, `by hand` or `rollback: `.")
+    job: str | None = Field(description="The job whose gate decided it; null: somebody asked for it.")
+
+
+class PromotionPage(BaseModel):
+    """Some promotions, the newest first."""
+
+    data: list[PromotionBody]
+    next: str | None = Field(description="Give it as `after` to read on; null at the end.")

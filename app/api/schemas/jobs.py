@@ -82,12 +82,16 @@ class EventPage(BaseModel):
 
 
 class MetricBody(BaseModel):
-    """Base and expert on the same items; scores from 0 to 100."""
+    """The expert and who else answered the same items; scores from 0 to 100."""
 
     task: str = Field(description='A task\'s name, or "mean": the mean over tasks.')
     metric: str = Field(description="f1 (token F1), f1_box (F1 of the best comma-separated piece) or rougeL.")
     n: int = Field(description="Items.")
-    against: str = Field(description="Who else answered: base_template is the base, asked like the expert.")
+    against: str = Field(
+        description="Who else answered: base_template (the base, asked like the expert), base (without the template), "
+        "seeds_same_epochs and seeds_same_steps (learned from the seeds alone), supervised (from labelled rows), "
+        "champion (what the domain served), or a stage's name (another adapter of the job)."
+    )
     shots: int = Field(description="Demonstrations that both were shown.")
     score: float = Field(description="Of who else answered.")
     expert: float
@@ -96,8 +100,60 @@ class MetricBody(BaseModel):
     high: float = Field(description="Upper end of the 95 % interval of the difference.")
 
 
+class AboutBody(BaseModel):
+    """Which items chose the expert and which judge it."""
+
+    chosen_by: str | None = Field(description='"holdout", or null: there was nothing to choose.')
+    reported_on: str = Field(description='"evaluation" (the set that was sent) or "holdout" (seeds held out).')
+    n: int = Field(description="Items.")
+    num_shown_fewer: int = Field(description="Times an item left no room for as many demonstrations as asked for.")
+    notes: list[str] = Field(description="What to bear in mind, in words: how small the set is, and so on.")
+
+
+class OverShotsBody(BaseModel):
+    """One line's scores over the numbers of demonstrations."""
+
+    line: str = Field(description="Who answered: as `against`, or expert.")
+    task: str = Field(description='A task\'s name, or "mean": the means over tasks.')
+    metric: str
+    worst: float
+    average: float
+    best: float
+
+
+class OtherDomainBody(BaseModel):
+    """Mean token F1 on items of another domain's evaluation set."""
+
+    domain: str
+    n: int = Field(description="Items.")
+    base: float = Field(description="Of the base, asked like the expert.")
+    expert: float
+    difference: float
+    low: float = Field(description="Lower end of the 95 % interval of the difference.")
+    high: float
+
+
+class PerplexityBody(BaseModel):
+    """How much plain English sentences surprise, a token: 1 is not at all."""
+
+    base: float
+    expert: float
+    ratio: float = Field(description="Expert by base; above 1 it has forgotten something.")
+    num_tokens: int
+
+
+class OffDomainBody(BaseModel):
+    """What the expert has forgotten."""
+
+    domains: list[OtherDomainBody]
+    perplexity: PerplexityBody
+
+
 class MetricsBody(BaseModel):
     """The figures of one job's adapter."""
 
     job: str
     metrics: list[MetricBody]
+    about: AboutBody | None = Field(description="null: it is no longer in the artifact store.")
+    over_shots: list[OverShotsBody] = Field(description="Of lines asked with several numbers of demonstrations.")
+    off_domain: OffDomainBody | None = Field(description="null: it is no longer in the artifact store.")

@@ -1,0 +1,135 @@
+"""Items × lines × numbers of demonstrations → scored answers, in waves that a killed stage goes on from.
+
+All lines of an item are asked in the same wave, greedily, with one token limit and one stop rule. Items of a task stand
+together, so that prompts that begin alike follow each other and the engine computes the beginning once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from app.core.recipe import Recipe
+from app.core.records import Completion, GenerationRequest, Judged, Seed
+from app.pipeline.bench import WAVE, Bench
+from app.pipeline.demonstrations import Demonstrations
+from app.pipeline.lines import Contender
+from app.pipeline.rows import to_row
+from app.pipeline.scores import score_item
+
+TOGETHER = 4 * WAVE  # answers of a wave; fixed as WAVE is
+_SPARE_TOKENS = 8  # what a tokenizer may add by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One item to be answered by one line. ``shown``: fewer than ``shots`` where the base can read no more."""
+
+    item: Seed
+    contender: Contender
+    shots: int
+    shown: tuple[Seed, ...]
+
+
+def request_answer(prompt: str, adapter: str | None, recipe: Recipe) -> GenerationRequest:
+    """How every line of an evaluation is asked: greedily, with one limit and one stop rule."""
+    return GenerationRequest(
+        prompt, adapter=adapter, max_new_tokens=recipe.evaluation_max_new_tokens, stop=recipe.evaluation_stop
+    )
+
+
+def by_task(items: Iterable[Seed]) -> list[Seed]:
+    """Items of a task next to each other, tasks in the order of their first."""
+    tasks: dict[str, list[Seed]] = {}
+    for item in items:
+        tasks.setdefault(item.task, []).append(item)
+    return [item for task in tasks.values() for item in task]
+
+
+def count_asks(num_items: int, contenders: Sequence[Contender]) -> int:
+    """How many answers that makes."""
+    return num_items * sum(len(contender.shots) for contender in contenders)
+
+
+def make_asks(
+    items: Sequence[Seed],
+    contenders: Sequence[Contender],
+    *,
+    demonstrations: Demonstrations,
+    fits: Callable[[str], bool],
+) -> Iterator[Ask]:
+    """By number of demonstrations, then item, then line; what an item is shown fits every line that is shown it."""
+    for shots in sorted({shots for contender in contenders for shots in contender.shots}):
+        asked = [contender for contender in contenders if shots in contender.shots]
+        for item in items:
+            shown = demonstrations.of(item.task, shots)
+            while shown and not all(fits(_prompt(item, contender, shown)) for contender in asked):
+                shown = shown[:-1]
+            for contender in asked:
+                yield Ask(item, contender, shots, shown)
+
+
+def fits_context(bench: Bench) -> Callable[[str], bool]:
+    """Whether the base can read a prompt and still write an answer of the recipe's length."""
+    room = bench.engine.wait_ready().context_tokens - bench.recipe.evaluation_max_new_tokens
+
+    def fits(prompt: str) -> bool:
+        is_short = len(prompt.encode("utf-8", "replace")) + _SPARE_TOKENS <= room  # no token is shorter than a byte
+        return is_short or bench.engine.count(prompt) <= room
+
+    return fits
+
+
+def ask_all(bench: Bench, asks: Iterator[Ask], *, file: str, before: int = 0, total: int) -> None:
+    """Have everything answered that ``file`` does not hold yet; ``before``: answers of other files, for the progress.
+
+    A row is a ``Judged`` with the item's domain.
+    """
+    done = before + sum(1 for _ in bench.kept(file, unit=TOGETHER))
+    bench.progress(done, total)
+    asks = islice(asks, done - before, None)
+    while wave := list(islice(asks, TOGETHER)):
+        for place in {ask.contender.place: None for ask in wave}:
+            if place is not None:
+                bench.engine.attach(place.id, place.folder)
+        requests = [
+            request_answer(_prompt(ask.item, ask.contender, ask.shown), ask.contender.adapter, bench.recipe)
+            for ask in wave
+        ]
+        completions = bench.engine.generate(requests, on_completion=_counter(bench, done, total))
+        pairs = zip(wave, completions, strict=True)
+        bench.append(file, [{**to_row(judge(*pair)), "domain": pair[0].item.domain} for pair in pairs])
+        done += len(wave)
+        bench.progress(done, total)
+
+
+def judge(ask: Ask, completion: Completion) -> Judged:
+    """Score one line's answer to one item."""
+    return Judged(
+        ask.item.id,
+        ask.item.task,
+        ask.contender.line,
+        ask.shots,
+        completion.text,
+        completion.finish_reason,
+        score_item(completion.text, ask.item),
+        num_shown=len(ask.shown),
+        num_tokens=completion.completion_tokens,
+        generator=completion.adapter or "base",
+    )
+
+
+def _prompt(item: Seed, contender: Contender, shown: Sequence[Seed]) -> str:
+    return contender.template.render(item.instruction, item.input, shown=shown)
+
+
+def _counter(bench: Bench, done: int, total: int) -> Callable[[int, Completion], None]:
+    """Tells the progress with every answer of a wave."""
+
+    def count(position: int, completion: Completion) -> None:
+        nonlocal done
+        done += 1
+        bench.progress(done, total)
+
+    return count

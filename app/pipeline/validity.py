@@ -1,0 +1,180 @@
+"""Is a generated row one that its task's seeds could have? What the seeds show is required, nothing else.
+
+A profile is read off a task's seeds; each check holds for all of them, else it is not asked of what is generated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from app.core.records import Candidate, Check, Seed
+
+NOTHING = "none"  # how an extraction task says that there is nothing to extract
+
+_NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")  # not the 1 of a name like "Rate1"
+_MOST_LABEL_WORDS = 3  # a longer output is no label
+_SEGMENT, _HEAD, _ITEM, _ARROW = "; ", ": ", ", ", " -> "
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a structured output: ``label`` names a type or a relation, ``text`` is what was found ("" for none)."""
+
+    subject: str  # before " -> "
+    label: str  # before ": "
+    text: str  # one item of what follows
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What all seeds of one task have in common."""
+
+    labels: frozenset[str] | None  # a closed-label task's outputs, casefolded
+    is_headed: bool  # every segment is "LABEL: text"
+    heads: frozenset[str] | None  # the labels allowed before ":"; None: open
+    is_one_word_head: bool
+    is_extractive: bool  # every text stands in the input
+    has_input_numbers: bool  # every number stands in the input
+    most_words: int  # longest output allowed
+    most_segments: int
+    fewest_input_words: int
+    most_input_words: int
+
+
+class Rules:
+    """The profiles of all tasks; of a row that belongs to no task of the seeds nothing is asked."""
+
+    def __init__(self, seeds: Sequence[Seed], *, is_strict: bool) -> None:
+        by_task: dict[str, list[Seed]] = {}
+        for seed in seeds if is_strict else ():
+            by_task.setdefault(seed.task, []).append(seed)
+        self._profiles = {task: profile_of(own) for task, own in by_task.items()}
+
+    def fault_of_input(self, task: str | None, text: str) -> str | None:
+        """Why a new input is none that the task could have, or None."""
+        profile = self._profiles.get(task or "")
+        return None if profile is None else fault_of_input(text, profile)
+
+    def allows(self, candidate: Candidate, output: str, finish_reason: str) -> bool:
+        """Whether an output could be learned from: whole, and as the task's seeds are."""
+        is_whole = bool(output) and finish_reason != "length"
+        return is_whole and all(check.is_passed for check in self.checks(candidate, output))
+
+    def checks(self, candidate: Candidate, output: str) -> Iterator[Check]:
+        """The verdict on an output, named by the fault or, where there is none, "validity"."""
+        profile = self._profiles.get(candidate.task or "")
+        if profile is not None:
+            fault = fault_of_output(output, candidate.input, candidate.instruction, profile)
+            yield Check(fault or "validity", fault is None)
+
+
+def profile_of(seeds: Sequence[Seed]) -> Profile:
+    """Read the profile of one task's seeds."""
+    outputs = [seed.output for seed in seeds]
+    full = [seed for seed in seeds if seed.output.casefold() != NOTHING]
+    is_headed = bool(full) and all(_HEAD in segment for seed in full for segment in seed.output.split(_SEGMENT))
+    heads = Counter(piece.label for seed in full for piece in pieces_of(seed.output)) if is_headed else Counter()
+    named = seeds[0].instruction if seeds else ""
+    is_closed_head = is_headed and all(head.split(" (")[0] in named for head in heads)
+    words = [len(output.split()) for output in outputs]
+    return Profile(
+        labels=frozenset(output.casefold() for output in outputs) if is_closed(seeds) else None,
+        is_headed=is_headed,
+        heads=frozenset(heads) if is_closed_head else None,
+        is_one_word_head=is_headed and all(" " not in head for head in heads),
+        is_extractive=not is_closed(seeds) and all(stands_in(seed.output, seed.input, is_headed) for seed in full),
+        has_input_numbers=all(numbers_stand_in(seed.output, seed.input) for seed in full),
+        most_words=max(3, round(1.5 * max(words))),
+        most_segments=max(2, max(len(output.split(_SEGMENT)) for output in outputs) + 1),
+        fewest_input_words=max(3, min(len(seed.input.split()) for seed in seeds) // 2),
+        most_input_words=2 * max(len(seed.input.split()) for seed in seeds),
+    )
+
+
+def is_closed(seeds: Sequence[Seed]) -> bool:
+    """Whether a task's answers are few short labels: at most half as many labels as seeds, of three words at most."""
+    labels = {seed.output for seed in seeds}
+    is_short = all(len(label.split()) <= _MOST_LABEL_WORDS for label in labels)
+    return is_short and 2 * len(labels) <= len(seeds) and not any(_HEAD in label for label in labels)
+
+
+def fault_of_input(text: str, profile: Profile) -> str | None:
+    """Why a new input is not one of the task's, or None."""
+    words = text.casefold().split()
+    if not profile.fewest_input_words <= len(words) <= profile.most_input_words:
+        return "input_length"
+    return "input_repeats" if repeats(words) else None
+
+
+def fault_of_output(output: str, input: str, instruction: str, profile: Profile) -> str | None:
+    """Why an output is none that the task's seeds could have, or None."""
+    if profile.labels is not None:
+        return None if output.casefold() in profile.labels else "unknown_label"
+    if len(output.split()) > profile.most_words or len(output.split(_SEGMENT)) > profile.most_segments:
+        return "output_length"
+    if output.casefold() == NOTHING:
+        return None if NOTHING in instruction.casefold() else "empty_answer"
+    if profile.is_headed and not all(_HEAD in segment for segment in output.split(_SEGMENT)):
+        return "other_form"
+    pieces = pieces_of(output)
+    if profile.is_headed:
+        if profile.is_one_word_head and any(" " in piece.label for piece in pieces):
+            return "other_form"
+        if profile.heads is not None and any(
+            piece.label not in profile.heads and piece.label not in instruction for piece in pieces
+        ):
+            return "unknown_label"
+    if len(set(pieces)) < len(pieces) or (len(pieces) == 1 and repeats(output.casefold().split())):
+        return "repeated_piece"
+    if profile.is_extractive and not stands_in(output, input, profile.is_headed):
+        return "not_in_input"
+    if profile.has_input_numbers and not numbers_stand_in(output, input):
+        return "number_not_in_input"
+    return None
+
+
+def pieces_of(output: str) -> list[Piece]:
+    """``A: x, y; S -> B: z`` as pieces (A, x), (A, y), (S, B, z). Commas part items only where no subject does."""
+    pieces = []
+    for segment in output.split(_SEGMENT):
+        head, mark, tail = segment.partition(_HEAD)
+        subject, arrow, label = head.rpartition(_ARROW) if mark else ("", "", "")
+        items = [tail] if arrow else (tail if mark else segment).split(_ITEM)
+        pieces += [Piece(subject.strip(), label.strip(), item.strip()) for item in items]
+    return pieces
+
+
+def stands_in(output: str, input: str, is_headed: bool) -> bool:
+    """True if all that the output says to have found stands in the input, letter case and spacing aside."""
+    plain = _plain(input)
+    segments = output.split(_SEGMENT)
+    for segment in segments:
+        head, _, tail = segment.partition(_HEAD) if is_headed else ("", "", segment)
+        subject = head.rpartition(_ARROW)[0]
+        whole = _plain(tail) in plain  # a mention may hold a comma
+        if not whole and not all(_plain(item) in plain for item in tail.split(_ITEM)):
+            return False
+        if subject and _plain(subject) not in plain:
+            return False
+    return True
+
+
+def numbers_stand_in(output: str, input: str) -> bool:
+    """True if every number of the output stands in the input as the same number."""
+    known = set(_NUMBER.findall(input))
+    return all(number in known for number in _NUMBER.findall(output))
+
+
+def repeats(words: Sequence[str], *, size: int = 3) -> bool:
+    """True if a run of ``size`` words comes too often (4 times; more in a long text), or a fifth of all are repeats."""
+    most = max(3, len(words) // 40)
+    runs = Counter(tuple(words[at : at + size]) for at in range(len(words) - size + 1))
+    again = sum(runs.values()) - len(runs)
+    return bool(runs) and (max(runs.values()) > most or again > 0.2 * sum(runs.values()))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,273 @@
+"""Where a training row comes from, and what came of a seed: read back from the artifacts that a job left.
+
+Files are read line by line, never whole. Which stage read which is asked of the walk that the job's recipe gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
+
+from app.core.errors import InvalidInput, NotFound, Problem
+from app.core.recipe import Recipe
+from app.core.records import Answer, Candidate, Example, Origin, Passage, Reply, Seed
+from app.core.states import JobStatus
+from app.models import Job
+from app.pipeline.instructions import REPLIES
+from app.pipeline.responses import ANSWERS
+from app.pipeline.rows import from_row
+from app.pipeline.stages import chooses
+from app.services.corpora import read_passages
+from app.services.job_order import read_split
+from app.services.job_stages import DATASET, Made, find_dataset
+from app.services.seed_sets import read_seeds
+from app.storage.artifacts import ROWS, Artifact, ArtifactStore
+from app.storage.artifacts import read_rows as read_lines
+from app.storage.database import Database, UnitOfWork
+
+_ID_CHARS = 16  # of a row's id; a shorter text of digits is a row's number
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who wrote something: "user", "base" or an adapter's id. ``name``: finance@v3, if that adapter is a version."""
+
+    id: str
+    name: str | None = None
+    stage: str | None = None  # of the job, if the adapter is one that the job made
+
+
+@dataclass(frozen=True, slots=True)
+class RowLineage:
+    """A row of a job's dataset with all that led to it; of a seed only itself. ``artifacts``: digests by stage."""
+
+    job: str
+    stage: str  # the dataset's
+    row: int  # from 0
+    example: Example
+    seeds: tuple[Seed, ...]  # shown to who wrote the instruction, in that order; or the row itself
+    passages: tuple[Passage, ...]  # whole, with the weights they had; a text that is gone is ""
+    instruction_writer: Writer
+    response_writer: Writer
+    reply: Reply | None = None
+    answer: Answer | None = None
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SeedJob:
+    """A job that a seed was sent to. ``is_held_out`` None: its sets are gone, so nobody can tell."""
+
+    job: str
+    domain: str
+    status: JobStatus
+    is_held_out: bool | None
+    adapter: Writer | None  # that learned from it
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRow:
+    """A training row that a seed led to, or is."""
+
+    job: str
+    row: int
+    id: str
+    origin: Origin
+    task: str | None
+    instruction: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRows:
+    """What came of a seed; ``next`` is the ``after`` of the rows behind these, None at the end."""
+
+    id: str
+    seed: Seed | None  # None: every set that held it is gone
+    jobs: tuple[SeedJob, ...]
+    rows: tuple[SeedRow, ...]
+    next: str | None
+
+
+class Lineage:
+    """Reads the store; every method may block on disk and database."""
+
+    def __init__(self, database: Database, artifacts: ArtifactStore) -> None:
+        self._database, self._artifacts = database, artifacts
+
+    def row(self, job_id: str, row: str, *, stage: str | None = None) -> RowLineage:
+        """One row by its number (from 0) or its id, of the expert's dataset or of ``stage``; raises NotFound."""
+        with self._database.session(read_only=True) as uow:
+            job = uow.jobs.get(job_id)
+            made = Made.of(uow, job)
+            chosen = _chosen_dataset(uow, job, made, stage)
+            seed_set = uow.seed_sets.get(job.seed_set_id).artifact_digest
+        number, example = self._find_row(self._open(made, chosen), job_id, row)
+        responses = example.stage or made.read_by(chosen, "responses") or ""
+        instructions = made.read_by(responses, "instructions") or ""
+        reply = answer = None
+        if example.origin is Origin.GENERATED:
+            candidates = self._open(made, instructions)
+            replies = _records(candidates, REPLIES, Reply)
+            reply = next((reply for reply in replies if reply.index == example.reply), None)
+            answer = self._answer(candidates, self._open(made, responses), example)
+        with self._database.session(read_only=True) as uow:
+            corpus = job.recipe.get("corpus") or ""
+            texts = read_passages(uow, self._artifacts, corpus, [passage.id for passage in example.passages])
+            writers = [
+                _writer(uow, made, wrote)
+                for wrote in (reply.generator if reply else example.generator, example.generator)
+            ]
+        path = (instructions, responses, chosen) if example.origin is Origin.GENERATED else (chosen,)
+        return RowLineage(
+            job=job_id,
+            stage=chosen,
+            row=number,
+            example=example,
+            seeds=tuple(_in_order(read_seeds(self._artifacts, seed_set), example.seed_ids)),
+            passages=tuple(_whole(passage, texts.get(passage.id)) for passage in example.passages),
+            instruction_writer=writers[0],
+            response_writer=writers[1],
+            reply=reply,
+            answer=answer,
+            artifacts={"seeds": seed_set, **{name: made.digests[name] for name in path}},
+        )
+
+    def seed_rows(self, seed_id: str, *, after: str | None = None, limit: int = 100) -> SeedRows:
+        """Jobs, adapters and training rows that a seed led to; raises NotFound, and InvalidInput for ``after``."""
+        with self._database.session(read_only=True) as uow:
+            jobs = uow.seed_uses.jobs(seed_id)
+            if not jobs:
+                raise NotFound(f"there is no seed {seed_id!r} that was sent to a job", param="seed_id")
+            views = tuple(self._seed_job(uow, job, seed_id) for job in jobs)
+            made = {job.id: Made.of(uow, job) for job in jobs}
+            datasets = {job.id: find_dataset(uow, job, made[job.id]) for job in jobs}
+            digests = [uow.seed_sets.get(job.seed_set_id).artifact_digest for job in jobs]
+        first_job, first_row = _read_cursor(after, [job.id for job in jobs])
+        rows: list[SeedRow] = []
+        for job in jobs[first_job:]:
+            start = first_row if job.id == jobs[first_job].id else 0
+            if (stage := datasets[job.id]) is not None:
+                found = self._rows_with(job.id, made[job.id].digests[stage], seed_id, start)
+                rows += islice(found, limit + 1 - len(rows))
+        last = rows[limit - 1] if len(rows) > limit else None
+        return SeedRows(
+            id=seed_id,
+            seed=self._find_seed(digests, seed_id),
+            jobs=views,
+            rows=tuple(rows[:limit]),
+            next=f"{last.job}:{last.row}" if last else None,
+        )
+
+    def _open(self, made: Made, stage: str) -> Artifact:
+        """Raises NotFound if it is not made, or gone."""
+        digest = made.digests.get(stage)
+        if digest is None:
+            raise NotFound(f"the job has no {stage or 'stage of that kind'} that is whole", param="stage")
+        return self._artifacts.open(digest, kind=made.kinds[stage])
+
+    def _find_row(self, dataset: Artifact, job_id: str, row: str) -> tuple[int, Example]:
+        is_number = row.isascii() and row.isdecimal() and len(row) < _ID_CHARS
+        number = 0
+        for number, found in enumerate(dataset.rows(), start=1):
+            if (number - 1 == int(row)) if is_number else found["id"] == row:
+                return number - 1, from_row(Example, found)
+        told = f"the dataset of job {job_id} has {number} rows, 0 to {number - 1}; none is {row}"
+        raise NotFound(told, param="row")
+
+    def _answer(self, candidates: Artifact, responses: Artifact, example: Example) -> Answer | None:
+        """Answers stand in the order of the candidates."""
+        ids = (from_row(Candidate, row).id for row in candidates.rows())
+        position = next((position for position, each in enumerate(ids) if each == example.id), None)
+        if position is None:
+            return None
+        return next(islice(_records(responses, ANSWERS, Answer), position, None), None)
+
+    def _seed_job(self, uow: UnitOfWork, job: Job, seed_id: str) -> SeedJob:
+        is_held_out = self._is_held_out(uow, job, seed_id)
+        adapter = uow.adapters.get(job.adapter_id) if job.adapter_id and is_held_out is False else None
+        learner = Writer(adapter.id, adapter.name) if adapter else None
+        return SeedJob(job.id, job.domain, job.status, is_held_out, learner)
+
+    def _is_held_out(self, uow: UnitOfWork, job: Job, seed_id: str) -> bool | None:
+        if job.evaluation_set_id and not chooses(Recipe.model_validate(job.recipe)):
+            return False
+        try:
+            return all(seed.id != seed_id for seed in read_split(uow, job, self._artifacts).training)
+        except NotFound:
+            return None
+
+    def _rows_with(self, job_id: str, digest: str, seed_id: str, start: int) -> Iterator[SeedRow]:
+        """Rows of a dataset from number ``start`` on that the seed led to; only lines that name it are parsed."""
+        try:
+            path = self._artifacts.open(digest, kind=DATASET).folder / ROWS
+        except NotFound:
+            return
+        mark = seed_id.encode(errors="replace")
+        with path.open("rb") as file:
+            for number, line in islice(enumerate(file), start, None):
+                if mark not in line:
+                    continue
+                row = from_row(Example, json.loads(line))
+                if seed_id in row.seed_ids:
+                    texts = (row.instruction, row.input, row.output)
+                    yield SeedRow(job_id, number, row.id, row.origin, row.task, *texts)
+
+    def _find_seed(self, digests: Iterable[str], seed_id: str) -> Seed | None:
+        for digest in dict.fromkeys(digests):
+            with suppress(NotFound):
+                return next(seed for seed in read_seeds(self._artifacts, digest) if seed.id == seed_id)
+        return None
+
+
+def _chosen_dataset(uow: UnitOfWork, job: Job, made: Made, stage: str | None) -> str:
+    datasets = made.datasets()
+    if stage is not None and stage not in datasets:
+        known = ", ".join(datasets) or "none yet"
+        raise NotFound(f"job {job.id} has no dataset {stage!r}; there are: {known}", param="stage")
+    chosen = stage or find_dataset(uow, job, made)
+    if chosen is None:
+        raise NotFound(f"job {job.id} has no dataset yet: it is {job.status.value}", param="job_id")
+    return chosen
+
+
+def _records(artifact: Artifact, file: str, kind: type[T]) -> Iterator[T]:
+    return (from_row(kind, row) for row in read_lines(artifact.folder / file))
+
+
+def _in_order(seeds: Iterable[Seed], ids: Sequence[str]) -> Iterator[Seed]:
+    """Those of the ids, in the ids' order; one that is gone is left out."""
+    wanted = set(ids)
+    found = {seed.id: seed for seed in seeds if seed.id in wanted}
+    return (found[seed_id] for seed_id in ids if seed_id in found)
+
+
+def _whole(passage: Passage, text: Passage | None) -> Passage:
+    return replace(passage, title=text.title, text=text.text) if text else passage
+
+
+def _writer(uow: UnitOfWork, made: Made, id: str) -> Writer:
+    """By id; a stage's adapter goes by the first digits of its artifact's digest."""
+    if id in ("user", "base"):
+        return Writer(id)
+    stage = next((name for name, digest in made.digests.items() if digest.startswith(id)), None)
+    with suppress(NotFound):
+        return Writer(id, uow.adapters.get(id).name, stage)
+    return Writer(id, None, stage)
+
+
+def _read_cursor(after: str | None, jobs: Sequence[str]) -> tuple[int, int]:
+    """Which of the jobs and which of its rows to go on with."""
+    if after is None:
+        return 0, 0
+    job, _, row = after.rpartition(":")
+    if job not in jobs or not (row.isascii() and row.isdecimal()):
+        raise InvalidInput([Problem("after", "is no `next` of this list", source="query")])
+    return jobs.index(job), int(row) + 1
