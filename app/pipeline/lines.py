@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.core.errors import AdapterRefused
 from app.core.records import Line
 from app.pipeline.bench import AdapterPlace, Bench, Champion
-from app.pipeline.template import ALPACA, PLAIN, Template
+from app.pipeline.template import ALPACA, BARE, Template
 
 CONTROLS = {
     "adapter-seeds": Line.SEEDS_SAME_EPOCHS,
@@ -43,7 +43,7 @@ def line_up(bench: Bench) -> list[Contender]:
     others = {CONTROLS.get(name, name): place for name, place in adapters.items() if name != own}
     champion = _champion(bench, expert)
     return [
-        Contender(Line.BASE, None, PLAIN, shots),
+        Contender(Line.BASE, None, BARE, shots),
         Contender(Line.BASE_TEMPLATE, None, ALPACA, shots),
         *(Contender(name, place, ALPACA, (0,)) for name, place in others.items()),
         *([Contender(Line.CHAMPION, champion.place, champion.template, shots)] if champion else []),

@@ -56,6 +56,11 @@ ALPACA = Template(
 
 PLAIN = Template(name="plain-v1", with_input="{instruction}\n\n{input}\n\n", without_input="{instruction}\n\n")
 
+# How a base that knows no template is asked: with several of these in a row it can see where an answer begins.
+BARE = Template(
+    name="bare-v1", with_input="{instruction}\nInput: {input}\nOutput:\n", without_input="{instruction}\nOutput:\n"
+)
+
 TEMPLATES: dict[str, Template] = {template.name: template for template in (ALPACA, PLAIN)}
 
 

@@ -19,7 +19,7 @@ from app.pipeline.holdout import Split
 from app.pipeline.lines import CONTROLS
 from app.pipeline.metrics import COMPARISONS, DEMONSTRATIONS, LINES, OFF_DOMAIN, REPORT, make_metrics
 from app.pipeline.stages import walk
-from app.pipeline.template import ALPACA, PLAIN, Template
+from app.pipeline.template import ALPACA, BARE, Template
 from tests.pipeline.samples import Recorder, recipe, seed, seeds
 from tests.pipeline.workbench import Workbench
 
@@ -96,7 +96,7 @@ def test_all_are_asked_alike_but_for_the_template(tmp_path: Path) -> None:
     make_metrics(bench)
     prompts = {(request.adapter, request.prompt) for request in requests_of(bench)}
     assert prompts == {
-        (None, PLAIN.render(item.instruction, item.input)),
+        (None, BARE.render(item.instruction, item.input)),
         (None, ALPACA.render(item.instruction, item.input)),
         ("id-old", BRIEF.render(item.instruction, item.input)),
         ("id-adapter", ALPACA.render(item.instruction, item.input)),
@@ -134,7 +134,7 @@ def test_demonstrations_are_the_same_for_every_line_and_never_judged_by(tmp_path
     for (task, shots), ids in recorded.items():
         shown = [learned[seed_id] for seed_id in ids]
         assert {row.task for row in shown} == {task}
-        for template, adapter in ((PLAIN, None), (ALPACA, None), (ALPACA, "id-adapter")):
+        for template, adapter in ((BARE, None), (ALPACA, None), (ALPACA, "id-adapter")):
             before = "".join(template.render(row.instruction, row.input) + row.output + "\n\n" for row in shown)
             asked = [
                 request
