@@ -222,6 +222,8 @@ class Recipe(BaseModel):
             yield "weigh_by_agreement", "needs response_samples or responders of 2 or more"
         if self.retrieval != "none" and self.response_samples > 1:
             yield "response_samples", "must be 1 with retrieval: the passages' answers are the samples"
+        if self.retrieval == "token" and self.response_temperature > 0:
+            yield "response_temperature", "must be 0 with retrieval token: its answers are greedy"
         if self.retrieval != "none" and self.responders > 1:
             yield "responders", "must be 0 or 1 with retrieval: one writer reads the passages"
         if self.label_first and self.prompt_style != "anchored":
@@ -235,9 +237,7 @@ class Recipe(BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # minutes on two CPU cores with a base of 135 M parameters; measured on seeds held out, see docs/decisions
-    # What did best on held-out train items of public finance data with a base of 270 M parameters: adapters of the seeds
-    # agree on the answers, and what they do not agree on, or no seed would say, is dropped. See docs/results.md
+    # adapters of the seeds agree on the answers, and what no seed would say is dropped; see docs/decisions/0013
     "grounded": {
         "prompt_style": "anchored",
         "label_first": True,
@@ -258,6 +258,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 6e-4,
         "epochs": 2,
     },
+    # minutes on two CPU cores with a base of 135 M parameters; measured on seeds held out, see docs/decisions/0004
     "quick": {
         "prompt_style": "anchored",
         "num_examples": 60,

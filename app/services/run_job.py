@@ -7,6 +7,7 @@ lost it (taken over, cancelled) can commit nothing more. No transaction is open 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -150,6 +151,7 @@ class JobRunner:
     def _commit(self, stage: Stage, order: Order, bench: JobBench) -> Artifact:
         job_id = self._lease.job_id
         artifact = self._make_artifact(stage.kind, stage, order, bench)
+        shutil.rmtree(bench.checkpoints, ignore_errors=True)
         with self._writing() as uow:
             now = self._clock()
             uow.artifacts.record(artifact, now=now, job_id=job_id, stage=stage.name)

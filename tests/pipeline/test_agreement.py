@@ -20,11 +20,15 @@ from app.pipeline.agreement import most_agreed
     ],
 )
 def test_the_one_most_like_the_others(answers: list[str], position: int, agreement: float) -> None:
-    assert most_agreed(answers) == (position, pytest.approx(agreement))
+    chosen, agreed = most_agreed(answers)
+    assert chosen == position
+    assert agreed == pytest.approx(agreement)
 
 
 def test_answers_that_may_not_be_chosen_count_as_disagreement() -> None:
-    assert most_agreed(["bad", "bad", "good", "good"], [False, False, True, True]) == (2, pytest.approx(1 / 3))
+    chosen, agreed = most_agreed(["bad", "bad", "good", "good"], [False, False, True, True])
+    assert chosen == 2
+    assert agreed == pytest.approx(1 / 3)
     assert most_agreed(["bad"], [False]) == (0, 0.0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.core.recipe import make_recipe
-from app.core.records import PLAIN, Completion, GenerationRequest, TrainingPlan, TrainingReport, TrainingRow
+from app.core.records import PLAIN, Completion, GenerationRequest, TrainingPlan
 from app.core.states import JobStatus, StageStatus
 from app.pipeline.instructions import REPLIES
 from app.pipeline.responses import ANSWERS
@@ -40,10 +40,9 @@ class Gifted(MortalEngine):
         self._gifts, self._made = gifts, list[str]()
         self.plans: list[TrainingPlan] = []
 
-    def train(self, rows: Iterable[TrainingRow], *, folder: Path, plan: TrainingPlan = PLAIN, **options: Any) -> Any:
+    def train(self, *arguments: Any, plan: TrainingPlan = PLAIN, **options: Any) -> Any:
         self.plans.append(plan)
-        report: TrainingReport = super().train(rows, folder=folder, plan=plan, **options)
-        return report
+        return super().train(*arguments, plan=plan, **options)
 
     def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Any:
         if adapter not in self._made:
