@@ -199,7 +199,7 @@ def test_a_kill_while_the_model_works_changes_nothing(house: House, reference: R
         assert_goes_on(house, kill_at_engine_call(number, house), reference)
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("every", [17, pytest.param(1, marks=pytest.mark.chaos)])
 def test_a_kill_between_two_writes_changes_nothing(house: House, reference: Reference, every: int) -> None:
     """The clock is read just before each transaction, so this is every boundary of every stage."""
     for number in range(1, reference.num_clock_calls + 1, every):
