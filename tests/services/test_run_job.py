@@ -191,10 +191,11 @@ def kill_at_engine_call(number: int, house: House) -> str:
     return job_id
 
 
-def test_a_kill_while_the_model_works_changes_nothing(house: House, reference: Reference) -> None:
-    """At every wave of every stage and every training step."""
+@pytest.mark.parametrize("every", [2, pytest.param(1, marks=pytest.mark.chaos)])
+def test_a_kill_while_the_model_works_changes_nothing(house: House, reference: Reference, every: int) -> None:
+    """At the waves of every stage and the training steps."""
     assert set(reference.engine_calls) == {"instructions", "responses", "adapter", "metrics"}
-    for number in range(1, len(reference.engine_calls) + 1):
+    for number in range(1, len(reference.engine_calls) + 1, every):
         house.lose_artifacts()
         assert_goes_on(house, kill_at_engine_call(number, house), reference)
 
