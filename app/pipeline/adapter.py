@@ -47,7 +47,7 @@ def make_adapter_of_seeds_by_steps(bench: Bench) -> None:
 
 def make_adapter_of_labelled(bench: Bench) -> None:
     """Learn the user's own labelled rows: what supervision would reach."""
-    rows = (TrainingRow(ALPACA.render(row.instruction, row.input), row.output) for row in bench.supervised)
+    rows = (TrainingRow(ALPACA.render(row.instruction, row.input), row.output) for row in bench.labelled)
     _learn(bench, rows, TrainingPlan())
 
 

@@ -19,7 +19,6 @@ from app.pipeline.rows import to_row
 from app.pipeline.scores import score_item
 
 TOGETHER = 4 * WAVE  # answers of a wave; fixed as WAVE is
-_SPARE_TOKENS = 8  # what a tokenizer may add by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +67,6 @@ def make_asks(
                 shown = shown[:-1]
             for contender in asked:
                 yield Ask(item, contender, shots, shown)
-
-
-def fits_context(bench: Bench) -> Callable[[str], bool]:
-    """Whether the base can read a prompt and still write an answer of the recipe's length."""
-    room = bench.engine.wait_ready().context_tokens - bench.recipe.evaluation_max_new_tokens
-
-    def fits(prompt: str) -> bool:
-        is_short = len(prompt.encode("utf-8", "replace")) + _SPARE_TOKENS <= room  # no token is shorter than a byte
-        return is_short or bench.engine.count(prompt) <= room
-
-    return fits
 
 
 def ask_all(bench: Bench, asks: Iterator[Ask], *, file: str, before: int = 0, total: int) -> None:

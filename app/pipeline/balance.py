@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from app.core.records import Example, Seed
+from app.core.texts import evened
 from app.pipeline.validity import is_closed
 
 _SMOOTHING = 0.5  # added to each label's count among the seeds
@@ -23,7 +24,7 @@ class Balance:
         written: dict[str, Counter[str]] = {}
         for example in examples:
             if example.task is not None:
-                written.setdefault(example.task, Counter())[_plain(example.output)] += 1
+                written.setdefault(example.task, Counter())[evened(example.output)] += 1
         self._left: dict[tuple[str, str], int] = {}
         for task, counts in written.items():
             own = [seed for seed in seeds if seed.task == task]
@@ -33,7 +34,7 @@ class Balance:
 
     def refuses(self, example: Example) -> bool:
         """Whether the row is one too many; one that is not counts from then on."""
-        key = (example.task or "", _plain(example.output))
+        key = (example.task or "", evened(example.output))
         left = self._left.get(key)
         if left is None:
             return False
@@ -43,7 +44,7 @@ class Balance:
 
 def _label_quotas(seeds: Sequence[Seed], written: Counter[str]) -> dict[str, int]:
     """Labels in the seeds' shares, as many as the scarcest label that was written at all allows, with some slack."""
-    counts = Counter(_plain(seed.output) for seed in seeds)
+    counts = Counter(evened(seed.output) for seed in seeds)
     total = len(seeds) + _SMOOTHING * len(counts)
     shares = {label: (count + _SMOOTHING) / total for label, count in counts.items()}
     rows = min((_SLACK * written[label] / share for label, share in shares.items() if written[label]), default=0.0)
@@ -52,11 +53,7 @@ def _label_quotas(seeds: Sequence[Seed], written: Counter[str]) -> dict[str, int
 
 def _usual_quotas(seeds: Sequence[Seed], written: Counter[str]) -> dict[str, int]:
     """Answers that several seeds share (such as "None"): their share of the seeds, reckoned on all other rows."""
-    counts = Counter(_plain(seed.output) for seed in seeds)
+    counts = Counter(evened(seed.output) for seed in seeds)
     usual = {answer: count for answer, count in counts.items() if count > 1}
     others = sum(number for answer, number in written.items() if answer not in usual)
     return {answer: max(1, round(others * count / len(seeds))) for answer, count in usual.items()}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

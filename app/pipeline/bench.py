@@ -17,6 +17,9 @@ from app.pipeline.holdout import Split
 from app.pipeline.template import Template
 
 ROWS = "rows.jsonl"  # the file of a stage's product
+COMPARISONS = "comparisons.jsonl"  # beside the rows of metrics
+SEEDS_BY_EPOCHS, SEEDS_BY_STEPS, LABELLED = "adapter-seeds", "adapter-seeds-steps", "adapter-labelled"  # stages
+_SPARE_TOKENS = 8  # what a tokenizer may add by itself
 WAVE = 32  # prompts sent together; fixed, because what shares a batch may change the last bits of a logit
 
 
@@ -108,7 +111,7 @@ class Bench(Protocol):
         """Evaluation items of the other domains, by domain: some of each, always the same."""
 
     @property
-    def supervised(self) -> Sequence[Seed]:
+    def labelled(self) -> Sequence[Seed]:
         """The user's own labelled rows, to compare with; may be empty."""
 
     def product(self, kind: str, file: str = ROWS) -> Iterator[dict[str, Any]]:
@@ -142,4 +145,9 @@ class Bench(Protocol):
 def fits_base(bench: Bench, max_new_tokens: int) -> Callable[[str], bool]:
     """Whether the base can read a prompt and still write so many tokens."""
     room = bench.engine.wait_ready().context_tokens - max_new_tokens
-    return lambda prompt: bench.engine.count(prompt) <= room
+
+    def fits(prompt: str) -> bool:
+        is_short = len(prompt.encode("utf-8", "replace")) + _SPARE_TOKENS <= room  # no token is shorter than a byte
+        return is_short or bench.engine.count(prompt) <= room
+
+    return fits

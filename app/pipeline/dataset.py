@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from app.core.records import Check, Example, Origin, Rejection, Seed, digest_of
+from app.core.texts import evened
 from app.pipeline.balance import Balance
 from app.pipeline.bench import ROWS, Bench
 from app.pipeline.contamination import Contamination, Hit
@@ -58,11 +59,11 @@ class Questions:
         self._answers: dict[str, str | None] = {}  # question → digest of the answer; None: there are several
         self._taken: set[str] = set()
         for seed in seeds:
-            self._seeds.setdefault(_question(seed), (seed.id, set()))[1].add(_plain(seed.output))
+            self._seeds.setdefault(_question(seed), (seed.id, set()))[1].add(evened(seed.output))
 
     def hear(self, example: Example) -> None:
         """Take note of an example before any is judged."""
-        question, answer = _question(example), digest_of(_plain(example.output))
+        question, answer = _question(example), digest_of(evened(example.output))
         if self._answers.setdefault(question, answer) != answer:
             self._answers[question] = None
 
@@ -71,7 +72,7 @@ class Questions:
         question = _question(example)
         if question in self._seeds:
             seed, answers = self._seeds[question]
-            return "repeats" if _plain(example.output) in answers else "contradicts", f"seed {seed}"
+            return "repeats" if evened(example.output) in answers else "contradicts", f"seed {seed}"
         if self._answers[question] is None:
             return "contradicts", "another generated answer to the same question"
         if question in self._taken:
@@ -166,8 +167,4 @@ def _tell(bench: Bench, counts: Counter[str], *, num_items: int, is_alone: bool)
 
 def _question(row: Seed | Example) -> str:
     """What is asked, with case and spacing evened out."""
-    return digest_of(_plain(row.instruction), _plain(row.input))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return digest_of(evened(row.instruction), evened(row.input))

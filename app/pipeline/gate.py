@@ -8,7 +8,7 @@ from typing import Literal
 
 from app.core.recipe import Recipe
 from app.core.records import MEAN, Comparison, Line
-from app.pipeline.bench import ROWS, Bench
+from app.pipeline.bench import COMPARISONS, ROWS, Bench
 from app.pipeline.rows import from_row, to_row
 
 MIN_TASK_ITEMS = 5  # of fewer items an interval says nothing: two that happen to agree make it a point
@@ -27,7 +27,7 @@ class Verdict:
 
 def make_verdict(bench: Bench) -> None:
     """Decide whether the adapter becomes its domain's champion."""
-    comparisons = [from_row(Comparison, row) for row in bench.product("metrics", "comparisons.jsonl")]
+    comparisons = [from_row(Comparison, row) for row in bench.product("metrics", COMPARISONS)]
     verdict = decide(comparisons, recipe=bench.recipe)
     bench.write(ROWS, [to_row(verdict)])
     bench.progress(1, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from app.core.errors import InvalidInput, Problem
 from app.core.records import Seed
+from app.core.texts import evened
 
 Question = tuple[str, str]  # instruction and input
 
@@ -41,8 +42,8 @@ def split_seeds(
         remedy = "send more seeds, or ask for one iteration and no sizes" if evaluation else "send evaluation"
         reason = f"no task has two different questions, so none can be held out to judge the expert: {remedy}"
         raise InvalidInput([Problem("seeds", reason, source="seeds")])
-    training = tuple(row for row in seeds if _question(row) not in held)
-    holdout = tuple(row for row in seeds if _question(row) in held)
+    training = tuple(row for row in seeds if question_of(row) not in held)
+    holdout = tuple(row for row in seeds if question_of(row) in held)
     return Split(training, tuple(evaluation) or holdout, is_holdout=not evaluation, holdout=holdout)
 
 
@@ -50,7 +51,7 @@ def _draw(seeds: Sequence[Seed], *, fraction: float, seed: int) -> set[Question]
     """Questions to hold out; one that several tasks ask is left in."""
     tasks: dict[Question, set[str]] = {}
     for row in seeds:
-        tasks.setdefault(_question(row), set()).add(row.task)
+        tasks.setdefault(question_of(row), set()).add(row.task)
     held: set[Question] = set()
     for task in sorted({row.task for row in seeds}):
         own = [question for question, asking in tasks.items() if asking == {task}]
@@ -60,6 +61,6 @@ def _draw(seeds: Sequence[Seed], *, fraction: float, seed: int) -> set[Question]
     return held
 
 
-def _question(row: Seed) -> Question:
+def question_of(row: Seed) -> Question:
     """What is asked, with case and spacing evened out."""
-    return " ".join(row.instruction.casefold().split()), " ".join(row.input.casefold().split())
+    return evened(row.instruction), evened(row.input)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from app.core.errors import AdapterRefused
 from app.core.records import Line
-from app.pipeline.bench import AdapterPlace, Bench, Champion
+from app.pipeline.bench import LABELLED, SEEDS_BY_EPOCHS, SEEDS_BY_STEPS, AdapterPlace, Bench, Champion
 from app.pipeline.template import ALPACA, BARE, Template
 
 CONTROLS = {
-    "adapter-seeds": Line.SEEDS_SAME_EPOCHS,
-    "adapter-seeds-steps": Line.SEEDS_SAME_STEPS,
-    "adapter-labelled": Line.SUPERVISED,
+    SEEDS_BY_EPOCHS: Line.SEEDS_SAME_EPOCHS,
+    SEEDS_BY_STEPS: Line.SEEDS_SAME_STEPS,
+    LABELLED: Line.SUPERVISED,
 }  # stage: line
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.records import MEAN, Comparison, Judged, Line, Seed, digest_of
-from app.pipeline.asking import ask_all, by_task, count_asks, fits_context, make_asks
-from app.pipeline.bench import ROWS, Bench
+from app.pipeline.asking import ask_all, by_task, count_asks, make_asks
+from app.pipeline.bench import COMPARISONS, ROWS, Bench, fits_base
 from app.pipeline.comparison import OverShots, compare, over_shots
 from app.pipeline.demonstrations import Demonstrations
 from app.pipeline.forgetting import (
@@ -25,7 +25,7 @@ from app.pipeline.forgetting import (
 from app.pipeline.lines import Contender, line_up
 from app.pipeline.rows import from_row, to_row
 
-COMPARISONS, DEMONSTRATIONS, REPORT = "comparisons.jsonl", "demonstrations.jsonl", "report.json"
+DEMONSTRATIONS, REPORT = "demonstrations.jsonl", "report.json"
 OFF_DOMAIN, LINES = "off_domain.jsonl", "lines.jsonl"
 
 
@@ -55,7 +55,8 @@ class Report:
 
 def make_metrics(bench: Bench) -> None:
     """Every line answers the evaluation items through the engine that serves, and is scored; so are other domains'."""
-    contenders, items, fits = line_up(bench), by_task(bench.split.evaluation), fits_context(bench)
+    contenders, items = line_up(bench), by_task(bench.split.evaluation)
+    fits = fits_base(bench, bench.recipe.evaluation_max_new_tokens)
     elsewhere, others = items_off_domain(bench.off_domain, fits), lines_off_domain(bench.expert())
     _begin(bench, contenders, elsewhere)
     most = max(bench.recipe.evaluation_shots)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from app.core.texts import evened
 from app.pipeline.rouge import Words, ascii_words, common_length, f_measure, masks_of
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -157,4 +158,4 @@ def _numbered(numbers: list[int]) -> Iterator[int]:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(" ".join(text.casefold().split()).encode(errors="surrogatepass"), digest_size=12).digest()
+    return hashlib.blake2b(evened(text).encode(errors="surrogatepass"), digest_size=12).digest()

@@ -22,15 +22,13 @@ from app.pipeline.adapter import (
     make_adapter_of_seeds_by_steps,
     make_responder,
 )
-from app.pipeline.bench import Stage, always
+from app.pipeline.bench import LABELLED, SEEDS_BY_EPOCHS, SEEDS_BY_STEPS, Stage, always
 from app.pipeline.choice import has_not_fallen, make_choice, make_trial
 from app.pipeline.dataset import make_dataset
 from app.pipeline.gate import make_verdict
 from app.pipeline.instructions import make_instructions
 from app.pipeline.metrics import make_metrics
 from app.pipeline.responses import make_responses
-
-SEEDS_BY_EPOCHS, SEEDS_BY_STEPS, LABELLED = "adapter-seeds", "adapter-seeds-steps", "adapter-labelled"
 
 
 def walk(recipe: Recipe, *, has_labelled: bool = False) -> tuple[Stage, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.core.records import Candidate, Check, Seed
+from app.core.texts import evened
 
 NOTHING = "none"  # how an extraction task says that there is nothing to extract
 
@@ -149,15 +150,15 @@ def pieces_of(output: str) -> list[Piece]:
 
 def stands_in(output: str, input: str, is_headed: bool) -> bool:
     """True if all that the output says to have found stands in the input, letter case and spacing aside."""
-    plain = _plain(input)
+    plain = evened(input)
     segments = output.split(_SEGMENT)
     for segment in segments:
         head, _, tail = segment.partition(_HEAD) if is_headed else ("", "", segment)
         subject = head.rpartition(_ARROW)[0]
-        whole = _plain(tail) in plain  # a mention may hold a comma
-        if not whole and not all(_plain(item) in plain for item in tail.split(_ITEM)):
+        whole = evened(tail) in plain  # a mention may hold a comma
+        if not whole and not all(evened(item) in plain for item in tail.split(_ITEM)):
             return False
-        if subject and _plain(subject) not in plain:
+        if subject and evened(subject) not in plain:
             return False
     return True
 
@@ -174,7 +175,3 @@ def repeats(words: Sequence[str], *, size: int = 3) -> bool:
     runs = Counter(tuple(words[at : at + size]) for at in range(len(words) - size + 1))
     again = sum(runs.values()) - len(runs)
     return bool(runs) and (max(runs.values()) > most or again > 0.2 * sum(runs.values()))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

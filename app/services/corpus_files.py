@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from app.core.errors import Problem
 from app.core.records import digest_of
+from app.core.texts import evened
 from app.services.passage_index import words_of
 from app.services.seed_files import decode_text, json_reason, parse_json
 from app.services.seeds import unusable_text
@@ -98,7 +99,7 @@ class CorpusReader:
 
     def _is_new(self, line: int, row: dict[str, str]) -> bool:
         """Whether its text is; a known id with a new text is a fault."""
-        text = _short_digest(" ".join(row["text"].casefold().split()))
+        text = _short_digest(evened(row["text"]))
         if text in self._texts:
             self.num_duplicates += 1
             return False

@@ -32,7 +32,7 @@ class Order:
     recipe: Recipe
     split: Split
     parents: tuple[str, ...]  # artifact digests of what was sent
-    supervised: tuple[Seed, ...] = ()
+    labelled: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class JobBench:
     ) -> None:
         """``made``: what the stages made, by name; ``kinds``: every stage's kind."""
         self.recipe, self.domain, self.description = order.recipe, order.domain, order.description
-        self.split, self.supervised = order.split, order.supervised
+        self.split, self.labelled = order.split, order.labelled
         self.stage, self.folder, self.checkpoints, self.engine = stage, folder, checkpoints, engine
         self.done, self.total, self.detail = 0, 0, dict[str, Any]()
         self._job_id, self._made, self._kinds, self._around = order.job_id, made, kinds, around

@@ -34,7 +34,7 @@ def read_order(uow: UnitOfWork, job: Job, artifacts: ArtifactStore) -> Order:
         recipe,
         split_seeds(seeds, evaluation, fraction=recipe.holdout_fraction, seed=recipe.seed, chooses=chooses(recipe)),
         parents=tuple(digest for digest in digests if digest),
-        supervised=tuple(labelled),
+        labelled=tuple(labelled),
     )
 
 

@@ -14,12 +14,12 @@ from app.core.errors import Conflict, InvalidInput, Problem
 from app.core.ports import Engine
 from app.core.recipe import Recipe, make_recipe
 from app.core.records import Seed, digest_of
-from app.pipeline.holdout import Split, split_seeds
+from app.pipeline.holdout import Split, question_of, split_seeds
 from app.pipeline.stages import chooses
 from app.pipeline.template import ALPACA
 from app.services.domain_names import name_problem
 from app.services.library import Library
-from app.services.seed_checks import check_duplicates, check_leakage, check_lengths, question_of, refuse
+from app.services.seed_checks import check_duplicates, check_leakage, check_lengths, refuse
 from app.services.seed_files import Upload, json_reason, parse_json
 from app.services.seeds import Limits, SeedSet, read_seeds, unusable_text
 from app.services.several_domains import Union, unite

@@ -18,9 +18,8 @@ from app.core.records import Comparison
 from app.core.states import JobStatus, StageStatus
 from app.models import EventLevel, Metric
 from app.pipeline.adapter import REPORT, TEMPLATE
-from app.pipeline.bench import Stage
+from app.pipeline.bench import COMPARISONS, Stage
 from app.pipeline.gate import Verdict
-from app.pipeline.metrics import COMPARISONS
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.stages import walk
 from app.services.job_bench import JobBench, Order, Surroundings, adapter_id
@@ -58,7 +57,7 @@ class JobRunner:
         """Walk the stages, publish, end the job. A failure ends it too; LeaseLost is raised."""
         try:
             order, around = self._read_order()
-            stages = walk(order.recipe, has_labelled=bool(order.supervised))
+            stages = walk(order.recipe, has_labelled=bool(order.labelled))
             self._kinds = {stage.name: stage.kind for stage in stages}
             self._only_adapter = next(name for name in stages[-2].reads if self._kinds[name] == "adapter")
             for stage in stages:

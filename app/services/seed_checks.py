@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from app.core.errors import InvalidInput, NotReady, Problem
 from app.core.ports import Tokens
-from app.core.records import Seed
+from app.pipeline.holdout import question_of
 from app.pipeline.template import Template
 from app.services.seeds import PlacedSeed, SeedSet
 
@@ -63,11 +63,6 @@ def in_order(problems: Iterable[Problem]) -> Sequence[Problem]:
     if len(told) <= MAX_PROBLEMS:
         return told
     return [*told[:MAX_PROBLEMS], Problem("problems", f"and {len(told) - MAX_PROBLEMS:,} more problems like these")]
-
-
-def question_of(seed: Seed) -> tuple[str, str]:
-    """What is asked, with case and spacing evened out."""
-    return " ".join(seed.instruction.casefold().split()), " ".join(seed.input.casefold().split())
 
 
 def _length(placed: PlacedSeed, tokens: Tokens, template: Template, max_tokens: int) -> Iterator[Problem]:

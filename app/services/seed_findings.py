@@ -6,11 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from app.pipeline.holdout import question_of
 from app.pipeline.novelty import NoveltyFilter
 from app.pipeline.rouge import words_for
 from app.pipeline.validity import is_closed
 from app.services.request_checks import ReadRequest
-from app.services.seed_checks import DUPLICATE, LEAKAGE, question_of
+from app.services.seed_checks import DUPLICATE, LEAKAGE
 from app.services.seed_report import Finding, LabelCount, Lengths, Severity, TaskReport, numbered
 from app.services.seeds import PlacedSeed, SeedSet
 

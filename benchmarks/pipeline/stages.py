@@ -28,7 +28,7 @@ class FolderBench:
     description: str = ""
     retriever: Retriever | None = None
     champion: Champion | None = None
-    supervised: Sequence[Seed] = ()
+    labelled: Sequence[Seed] = ()
     off_domain: Mapping[str, Sequence[Seed]] = field(default_factory=dict)
 
     @property

@@ -14,10 +14,10 @@ import pytest
 from app.core.records import Completion, GenerationRequest, Line, Score, ScoreRequest, Seed
 from app.engine.fake import FakeEngine, write_fake_adapter
 from app.pipeline.asking import TOGETHER
-from app.pipeline.bench import ROWS, AdapterPlace, Champion, Stage
+from app.pipeline.bench import COMPARISONS, ROWS, AdapterPlace, Champion, Stage
 from app.pipeline.holdout import Split
 from app.pipeline.lines import CONTROLS
-from app.pipeline.metrics import COMPARISONS, DEMONSTRATIONS, LINES, OFF_DOMAIN, REPORT, make_metrics
+from app.pipeline.metrics import DEMONSTRATIONS, LINES, OFF_DOMAIN, REPORT, make_metrics
 from app.pipeline.stages import walk
 from app.pipeline.template import ALPACA, BARE, Template
 from tests.pipeline.samples import Recorder, recipe, seed, seeds

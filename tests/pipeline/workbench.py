@@ -29,7 +29,7 @@ class Workbench:
     chosen: str | None = None  # the expert's stage; None: the first
     champion: Champion | None = None
     off_domain: Mapping[str, Sequence[Seed]] = field(default_factory=dict)
-    supervised: Sequence[Seed] = ()
+    labelled: Sequence[Seed] = ()
     retriever: Retriever | None = None
     domain: str = "finance"
     description: str = ""
