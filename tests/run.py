@@ -1,6 +1,6 @@
 """``make test``: every tier this machine can run but the chaos tier; the last line is JSON.
 
-Plain ``pytest`` runs the default tier only, on two cores: no weights, no network, under two minutes. The dearer tiers
+Plain ``pytest`` runs the default tier only, on two cores: no weights, no network, about two minutes. The dearer tiers
 follow one test at a time, for each of them uses all cores.
 """
 
