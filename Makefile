@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 # bytecode must be kept: without it every process takes seconds longer to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo serve test check bench-serving bench-overhead bench-quality bench-pipeline lock clean
+.PHONY: help install demo serve test check chaos bench-serving bench-overhead bench-quality bench-pipeline bench-estimates lock clean
 
 help: ## Show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -33,6 +33,9 @@ test: install ## Run every test
 check: install ## Lint, formatting, types, import rule
 	@$(RUN) -m tests.check
 
+chaos: install ## Kill, cut off and confuse the service while 200 jobs run: 15 minutes at most; OPTIONS="--help"
+	@$(RUN) -m tests.chaos $(OPTIONS)
+
 bench-serving: install ## Measure serving beside its peers; QUICK=1: minutes; OPTIONS="--help"
 	@$(RUN) -m benchmarks.serving $(if $(QUICK),--quick) $(OPTIONS)
 
@@ -45,6 +48,9 @@ bench-quality: install ## Measure experts on real data, write docs/results.md; C
 
 bench-pipeline: install ## Measure generating, training and the novelty filter; OPTIONS="--help"
 	@$(RUN) -m benchmarks.pipeline $(OPTIONS)
+
+bench-estimates: install ## Measure how far estimates of jobs are off; OPTIONS="--help"
+	@$(RUN) -m benchmarks.estimates $(OPTIONS)
 
 lock: install ## Write requirements.lock anew from pyproject.toml
 	@echo torch==2.13.0 | $(RUN) -m uv pip compile pyproject.toml --constraint - --universal --python-version 3.11 \

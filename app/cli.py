@@ -6,8 +6,11 @@ Knows no room's inside; whatever is heavy is imported inside the command that ne
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 import typer
@@ -60,11 +63,56 @@ def api() -> None:
 
 
 @app.command()
-def worker() -> None:
+def worker(
+    check: bool = typer.Option(False, "--check", help="Only say whether one lives here; exit code 1 if none does."),
+) -> None:
     """Become the worker process (for containers; `serve` runs API and worker)."""
+    if check:
+        from app import bootstrap
+
+        bootstrap.check_worker(Settings())
+        return
     from app.serve import worker_command
 
     become(worker_command(Settings()))
+
+
+@app.command()
+def clean(
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would go."),
+    days: float | None = typer.Option(None, min=0, help="In place of SELFSPEC_RETENTION_DAYS."),
+    num_bytes: int | None = typer.Option(None, "--bytes", min=0, help="In place of SELFSPEC_RETENTION_BYTES."),
+    unknown: bool = typer.Option(False, "--unknown", help="Artifacts that the database does not know go too."),
+) -> None:
+    """Delete what nobody needs any more; the last line is JSON."""
+    from app import bootstrap
+
+    with closing(bootstrap.build_stores(Settings())) as stores:
+        retention = bootstrap.build_retention(stores, days=days, num_bytes=num_bytes, with_unknown=unknown)
+        report = retention.look() if dry_run else retention.clean()
+    for line in report.lines():
+        print(line)
+    print(json.dumps({"clean": report.to_dict()}))
+
+
+@app.command()
+def doctor(
+    every: bool = typer.Option(False, "--all", help="Read every artifact, not only those that are served."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Say what stands in the service's way and how to mend it; exit code 1 if something fails."""
+    from app import bootstrap
+
+    with closing(bootstrap.build_stores(Settings())) as stores:
+        findings = []
+        for finding in bootstrap.build_diagnosis(stores).run(all_artifacts=every):
+            findings.append(asdict(finding))
+            if not as_json:
+                print(finding, flush=True)
+    if as_json:
+        print(json.dumps({"doctor": findings}, indent=1))
+    if any(finding["grade"] == "fail" for finding in findings):
+        sys.exit(1)
 
 
 @models.command("list")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from typing import Any
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI
@@ -18,25 +20,37 @@ from app.api.routes import (
     corpora,
     domains,
     engine,
+    estimate,
     generate,
     health,
+    job_events,
+    job_moves,
     jobs,
     lineage,
     openai,
+    openai_files,
     openai_models,
+    openai_tuning,
+    rows,
     seeds,
     specialize,
     vllm_adapters,
 )
-from app.bootstrap import Resources, build
+from app.bootstrap import Resources, build, build_retention
 from app.core.ports import Engine
 from app.services.container import Services
 from app.services.dispatch import Dispatcher
+from app.services.readiness import check_disk
+from app.services.retention import Retention
 from app.services.seeds import Limits
+from app.services.webhook_options import WebhookOptions, key_of
 from app.settings import Settings
 from app.watch import Watch
 
 log = logging.getLogger(__name__)
+
+CLEAN_SECONDS = 3600.0  # between two times that what nobody needs is deleted
+FIRST_CLEAN_SECONDS = 60.0  # from the start until the first
 
 DESCRIPTION = """\
 Turns a handful of labelled examples of a domain into an expert, served beside other experts on one shared base model.
@@ -64,8 +78,8 @@ def create_app(resources: Resources | None = None) -> FastAPI:
     docs.install(app)
     openapi.install(app)
     admin.install(app, settings.admin_key.get_secret_value() if settings.admin_key is not None else None)
-    rooms = (specialize, seeds, jobs, lineage, corpora, domains, adapters)
-    for room in (*rooms, generate, openai, openai_models, vllm_adapters, engine, health):
+    rooms = (specialize, estimate, seeds, jobs, job_events, job_moves, rows, lineage, corpora, domains, adapters)
+    for room in (*rooms, generate, openai, openai_files, openai_models, openai_tuning, vllm_adapters, engine, health):
         app.include_router(room.router, dependencies=[Depends(deps.check_url)])
     return app
 
@@ -78,8 +92,17 @@ def _lifespan(given: Resources | None, settings: Settings) -> Callable[[FastAPI]
             with app.state.watch.opened(resources) as watched:
                 services = make_services(resources, engine=watched)
                 app.state.watch.report_to(services.readiness)
+                folders = (settings.data_dir, settings.artifacts_dir)
+                disk = partial(check_disk, folders, min_bytes=settings.min_free_bytes)
+                services.readiness.add("disk", disk)
                 deps.bind(app, services)
-                async with _sweeping(services.dispatcher, every_seconds=settings.lease_seconds):
+                sweeping = _repeating(partial(sweep, services.dispatcher), every_seconds=settings.lease_seconds)
+                cleaning = _repeating(
+                    partial(clean, build_retention(resources)),
+                    every_seconds=CLEAN_SECONDS,
+                    after_seconds=FIRST_CLEAN_SECONDS,
+                )
+                async with sweeping, cleaning, _beside(services.webhooks.run()):
                     yield
         finally:
             if given is None:
@@ -106,13 +129,20 @@ def make_services(resources: Resources, *, engine: Engine) -> Services:
         limits=Limits(settings.max_seeds, settings.max_field_chars, settings.max_lora_rank),
         lease_seconds=settings.lease_seconds,
         small_corpus_passages=settings.small_corpus_passages,
+        webhooks=_webhook_options(settings),
     )
 
 
+def _webhook_options(settings: Settings) -> WebhookOptions:
+    secrets = (settings.webhook_secret, settings.webhook_previous_secret)
+    keys = tuple(key_of(secret.get_secret_value()) for secret in secrets if secret is not None)
+    return WebhookOptions(keys, allow_private=settings.webhook_allow_private)
+
+
 @asynccontextmanager
-async def _sweeping(dispatcher: Dispatcher, *, every_seconds: float) -> AsyncIterator[None]:
-    """The sweep runs inside it."""
-    task = asyncio.create_task(_sweep_forever(dispatcher, every_seconds=every_seconds))
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """``work`` goes on inside it, and is given up at its end."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
@@ -121,12 +151,30 @@ async def _sweeping(dispatcher: Dispatcher, *, every_seconds: float) -> AsyncIte
             await task
 
 
-async def _sweep_forever(dispatcher: Dispatcher, *, every_seconds: float) -> None:
-    """At once and then again and again; a sweep that fails is logged, not fatal."""
+def _repeating(
+    action: partial[None], *, every_seconds: float, after_seconds: float = 0
+) -> AbstractAsyncContextManager[None]:
+    """Inside it ``action`` runs on a thread, first ``after_seconds``; a time that fails is logged, not fatal."""
+    return _beside(_repeat(action, every_seconds=every_seconds, after_seconds=after_seconds))
+
+
+async def _repeat(action: partial[None], *, every_seconds: float, after_seconds: float) -> None:
+    await asyncio.sleep(after_seconds)
     while True:
         try:
-            if sent := await to_thread.run_sync(dispatcher.sweep):
-                log.info("sent again: %s", ", ".join(sent))
+            await to_thread.run_sync(action)
         except Exception:
-            log.exception("the sweep failed")
+            log.exception("the %s failed; it is tried again in %g s", action.func.__name__, every_seconds)
         await asyncio.sleep(every_seconds)
+
+
+def sweep(dispatcher: Dispatcher) -> None:
+    """Send again what may have been lost."""
+    if sent := dispatcher.sweep():
+        log.info("sent again: %s", ", ".join(sent))
+
+
+def clean(retention: Retention) -> None:
+    """Delete what nobody needs any more, as far as the settings ask for it."""
+    if (report := retention.clean()).count:
+        log.info("retention: %s", "; ".join(report.lines()))

@@ -18,11 +18,11 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
+from app.core.cores import num_cores
 from app.core.errors import SelfspecError, SetupError
 from app.processes import GRACE_SECONDS, POLL_SECONDS, Processes, Program, ended_by_signals
 from app.settings import Settings
 
-MIN_FREE_BYTES = 200_000_000  # tables, messages, logs and one small adapter
 END_SECONDS = 10.0  # of the API, after its drain: errors of requests given up, the engine, connections
 READY_SECONDS = 600.0  # a large base on a slow disk takes minutes
 
@@ -67,7 +67,7 @@ def api_command(settings: Settings) -> tuple[str, ...]:
 
 
 def worker_command(settings: Settings) -> tuple[str, ...]:
-    """How the worker is started, here and in a container. One job at a time; it runs each in a process of its own."""
+    """How the worker is started, here and in a container. Celery's one thread only wakes the slots that run jobs."""
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
     pool = ("--pool=threads", "--concurrency=1", "--loglevel", settings.log_level)
     return (sys.executable, "-m", "celery", "-A", "worker.app", "worker", *pool, *quiet)
@@ -90,16 +90,11 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return {**bounded, **os.environ, "SELFSPEC_DATA_DIR": str(settings.data_dir.absolute())}
 
 
-def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def prepare(settings: Settings, console: Console) -> None:
     """What must be there before the service starts: a free port, a folder to write to, tables, the base."""
     check_port(settings.host, settings.port)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    check_space(settings.data_dir)
+    check_space(settings.data_dir, num_bytes=settings.min_free_bytes)
     from app import bootstrap  # the database and broker libraries, which nothing else here needs
 
     bootstrap.migrate(settings)
@@ -132,7 +127,7 @@ def check_port(host: str, port: int) -> None:
         raise SetupError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
-def check_space(folder: Path, *, num_bytes: int = MIN_FREE_BYTES) -> None:
+def check_space(folder: Path, *, num_bytes: int) -> None:
     """Raise SetupError where the service would start and then fail at its first write."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:

@@ -6,11 +6,12 @@ Knows nothing about what the values are used for; imports nothing of ours. Each 
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -29,6 +30,15 @@ class Settings(BaseSettings):
     )
     broker_url: str | None = Field(
         None, description="Celery broker URL (redis://, amqp://). Unset: a folder in the data folder, no server needed."
+    )
+    queue: str = Field(
+        "selfspec",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Name of the queue at the broker. Services that share a broker need one each, or they wake each "
+        "other's workers in vain.",
+    )
+    models_dir: Path | None = Field(
+        None, description="Folder of the bases that were fetched. Unset: `models` in the data folder."
     )
 
     base: str = Field(
@@ -83,7 +93,7 @@ class Settings(BaseSettings):
         None,
         ge=0,
         description="Keys and values of running requests, bytes on the device. Unset: half of what is free once the "
-        "base is loaded. Requests wait when it is full.",
+        "base is loaded, an eighth in the process of a job. Requests wait when it is full.",
     )
     prefix_bytes: int | None = Field(
         None,
@@ -135,6 +145,65 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(
         5.0, gt=0, description="How often a worker renews its lease, seconds; keep it well under lease_seconds."
     )
+    worker_slots: int | None = Field(
+        None,
+        ge=1,
+        description="Jobs a worker runs at once, each in a process of its own. Unset: one a GPU that it sees, or one.",
+    )
+    look_seconds: float = Field(
+        3.0,
+        gt=0,
+        description="How often an idle worker looks for a job although no message came, seconds. More: a job whose "
+        "message was lost starts later.",
+    )
+    max_deaths: int = Field(
+        3,
+        ge=1,
+        description="Processes of a job that may die (killed, out of memory), one after another without finishing a "
+        "stage; then the job fails. Until then it goes on from what it has made.",
+    )
+    job_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Memory a job needs, bytes of the GPU or else of the machine; with less free it waits. Unset: the "
+        "most that an earlier job on this base took, or an estimate by the base's size. 0: it never waits.",
+    )
+
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        description="Days after which what no job, champion, newest version or rollback needs is deleted: artifacts, "
+        "job logs, webhook deliveries. Unset: age deletes nothing.",
+    )
+    retention_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes that the artifact store may hold; above that what nobody needs is deleted, of failed jobs "
+        "first. What is needed stays even so. Unset: size deletes nothing.",
+    )
+    min_free_bytes: int = Field(
+        200_000_000,
+        ge=0,
+        description="Free bytes on the disk of the data folder below which /ready and `selfspec doctor` say that it "
+        "is full, and no job is begun.",
+    )
+
+    webhook_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Key that signs webhooks: `whsec_` and base64, or any text. Unset: `webhook_url` is refused and "
+        "none is sent.",
+    )
+    webhook_previous_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="While the secret is changed: the one before, which signs too until every receiver knows the new.",
+    )
+    webhook_allow_private: bool = Field(
+        False,
+        description="True: webhooks may go to this machine and to private networks. Whoever may post a job can then "
+        "make the API send requests there.",
+    )
 
     warm_up: bool = Field(
         True,
@@ -157,6 +226,24 @@ class Settings(BaseSettings):
         "alone does the same). Needs the extra `otel`.",
     )
 
+    @model_validator(mode="after")
+    def _has_a_new_secret(self) -> Self:
+        if self.webhook_previous_secret is not None and self.webhook_secret is None:
+            raise ValueError("SELFSPEC_WEBHOOK_PREVIOUS_SECRET signs beside SELFSPEC_WEBHOOK_SECRET: set that, too")
+        return self
+
+    @field_validator("webhook_secret", "webhook_previous_secret")
+    @classmethod
+    def _has_a_key(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Base64 is what follows ``whsec_``, or the receivers could not check what is signed."""
+        given = secret.get_secret_value() if secret is not None else ""
+        if given.startswith("whsec_"):
+            try:
+                base64.b64decode(given.removeprefix("whsec_"), validate=True)
+            except ValueError as error:
+                raise ValueError("whsec_ must be followed by base64") from error
+        return secret
+
     @property
     def resolved_database_url(self) -> str:
         """``database_url``, or SQLite in the data folder."""
@@ -173,9 +260,9 @@ class Settings(BaseSettings):
         return tuple(Path(root) for root in (self.adapter_roots or "").split(os.pathsep) if root)
 
     @property
-    def models_dir(self) -> Path:
-        """Bases that were pulled, one folder each."""
-        return self.data_dir / "models"
+    def resolved_models_dir(self) -> Path:
+        """Bases that were fetched, one folder each."""
+        return self.models_dir or self.data_dir / "models"
 
     @property
     def downloads_dir(self) -> Path:

@@ -1,7 +1,9 @@
 """``make test``: every tier this machine can run but the chaos tier; the last line is JSON.
 
-Plain ``pytest`` runs the default tier only, on two cores: no weights, no network, about two minutes. The dearer tiers
-follow one test at a time, for each of them uses all cores.
+Plain ``pytest`` runs the default tier only, on two cores: no weights, no servers, no network, some three minutes. The
+service tier follows where PostgreSQL, Redis and RabbitMQ answer; what is not there is said in one line, and fails where
+SELFSPEC_REQUIRE_SERVICES=1. The browser tier is skipped without a Chromium. The model tier comes last, one test at a
+time, for each uses all cores.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from collections import Counter
 
 import pytest
 
-TIERS: dict[str, tuple[str, ...]] = {"default": (), "model": ("-m", "model", "-n", "0")}
+from tests import servers
+
+TIERS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "service": ("-m", "service and not chaos"),
+    "browser": ("-m", "browser", "-n", "0"),
+    "model": ("-m", "model", "-n", "0"),
+}
 FINE = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)  # a choice of tests may leave a tier empty
 
 
@@ -33,6 +42,8 @@ def main() -> int:
     """Run the tiers; 1 if a test failed or none ran."""
     tally, seconds, codes = Tally(), dict[str, float](), []
     for tier, arguments in TIERS.items():
+        if tier == "service":
+            print(servers.report(), flush=True)
         started = time.monotonic()
         codes.append(pytest.main([*arguments, *sys.argv[1:]], plugins=[tally]))
         seconds[tier] = round(time.monotonic() - started, 1)

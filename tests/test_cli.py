@@ -26,7 +26,7 @@ def selfspec(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def test_help_names_every_command() -> None:
     ended = selfspec("--help")
     assert ended.returncode == 0
-    for command in ("demo", "serve", "migrate", "api", "worker", "models"):
+    for command in ("demo", "serve", "migrate", "api", "worker", "models", "clean", "doctor"):
         assert command in ended.stdout
 
 

@@ -1,4 +1,4 @@
-"""What is written beside the code is true: settings, commands, links, lock file, container files."""
+"""What is written beside the code is true: settings, commands, links, lock file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 
 from app.install import CPU_TORCH, CUDA_TORCH
 from app.settings import Settings
 from benchmarks.serving.engines import llamacpp, vllm
+from tests import servers
 from tests.docs_table import settings_table, split_page
 from tests.import_rule import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 VARIABLES = {f"SELFSPEC_{name.upper()}" for name in Settings.model_fields}
 BENCH_VARIABLES = {llamacpp.VARIABLE, vllm.VARIABLE}  # where peers are, for benchmarks only
+TEST_VARIABLES = {servers.REQUIRE, *(server.variable for server in servers.ALL)}
 
 
 def text_of(name: str) -> str:
@@ -70,7 +71,7 @@ def test_targets_and_variables_named_in_the_docs_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
     assert set(re.findall(r"(?:`|^|&& )make ([a-z-]+)", text, re.MULTILINE)) <= targets
-    assert set(re.findall(r"SELFSPEC_[A-Z_]*[A-Z]", text)) <= VARIABLES | BENCH_VARIABLES
+    assert set(re.findall(r"SELFSPEC_[A-Z_]*[A-Z]", text)) <= VARIABLES | BENCH_VARIABLES | TEST_VARIABLES
 
 
 def test_every_target_has_its_line_of_help() -> None:
@@ -78,37 +79,6 @@ def test_every_target_has_its_line_of_help() -> None:
     listed = set(re.findall(r"^  make ([a-z-]+) +\S", shown, re.MULTILINE))
     (phony,) = re.findall(r"^\.PHONY: (.*)$", text_of("Makefile"), re.MULTILINE)
     assert listed == set(phony.split())
-
-
-@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml"])
-def test_container_files_name_only_settings_there_are(name: str) -> None:
-    named = set(re.findall(r"SELFSPEC_[A-Z_]*[A-Z]", text_of(name)))
-    assert "SELFSPEC_DATA_DIR" in named or "SELFSPEC_DATABASE_URL" in named
-    assert named <= VARIABLES
-
-
-def test_the_composition_is_whole() -> None:
-    """Every profile has an API with a health check and a worker; whatever they wait for is there."""
-    composition = yaml.safe_load(text_of("compose.yaml"))
-    services = composition["services"]
-    for profile in ("cpu", "gpu"):
-        commands = [service["command"] for service in services.values() if service.get("profiles") == [profile]]
-        assert sorted(commands) == [["api"], ["worker"]]
-    for service in services.values():
-        assert set(service.get("depends_on", {})) <= set(services)
-        volumes = {volume.partition(":")[0] for volume in service.get("volumes", [])}
-        assert volumes <= set(composition["volumes"])
-    checked = {name for name, service in services.items() if "healthcheck" in service}
-    assert checked == {"api", "api-gpu", "postgres", "redis"}
-    assert all("gpu" in str(services[name]["deploy"]) for name in ("api-gpu", "worker-gpu"))
-
-
-def test_the_image_runs_as_nobody_special_and_knows_both_commands() -> None:
-    image = text_of("Dockerfile")
-    assert re.findall(r"^USER (\S+)", image, re.MULTILINE) == ["selfspec"]
-    assert 'ENTRYPOINT ["selfspec"]' in image
-    assert project()["project"]["scripts"] == {"selfspec": "app.cli:main"}
-    assert f'ARG TORCH="{CPU_TORCH}"' in image
 
 
 def test_the_lock_has_every_dependency_but_torch() -> None:

@@ -143,11 +143,27 @@ def test_idle_connections_do_not_hold_the_exit(serve: Callable[..., Running]) ->
     assert not service.thread.is_alive()
 
 
+def test_followers_of_a_job_do_not_hold_the_exit(serve: Callable[..., Running]) -> None:
+    """Their streams end without `done`, so that they ask again elsewhere."""
+    service = serve(drain_seconds=600)
+    seeds = [{"task": "t", "instruction": "Say it.", "input": word, "output": word} for word in ("one", "two")]
+    job = service.client.post("/specialize", json={"domain": "finance", "seeds": seeds}).json()["id"]
+    with service.client.stream("GET", f"/jobs/{job}/events?stream=true") as answer:
+        lines = answer.iter_lines()
+        while next(lines) != "event: job_queued":
+            pass
+        service.server.should_exit = True
+        assert "event: done" not in list(lines)
+    service.thread.join(30)
+    assert not service.thread.is_alive()
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
+@pytest.mark.service
 def test_sigterm_drains_a_real_process(tmp_path: Path) -> None:
     """An upload that is half sent is in flight: it is accepted after the signal, and then the process ends."""
     port = free_port()

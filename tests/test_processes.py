@@ -85,6 +85,7 @@ def test_a_kill_is_told_by_its_signal(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+@pytest.mark.service
 def test_programs_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     """kill -9 of ``selfspec serve`` must not leave an API behind that holds the port."""
     waiting = program(tmp_path, WAITS)

@@ -5,9 +5,11 @@ Under /v1 the same is said in the words of OpenAI and vLLM (``openai_errors``).
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from http import HTTPStatus
+from tempfile import gettempdir
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.api import openai_errors
-from app.core.errors import InvalidInput, NotReady, Overloaded, Problem, SelfspecError, Unauthorized
+from app.core.errors import DiskFull, InvalidInput, NotReady, Overloaded, Problem, SelfspecError, Unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +38,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SelfspecError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OSError, _system)
     app.add_exception_handler(Exception, _unexpected)
 
 
 def error_response(error: SelfspecError, *, path: str = "") -> ErrorResponse:
-    """The answer to a request for ``path`` for an error of the tree; 429 and 503 say when to ask again."""
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, NotReady | Overloaded) else {}
+    """The answer to a request for ``path`` for an error of the tree; 429, 503 and 507 say when to ask again."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, NotReady | Overloaded | DiskFull) else {}
     if isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
     if path.startswith(openai_errors.PREFIX):
@@ -52,7 +55,9 @@ def error_response(error: SelfspecError, *, path: str = "") -> ErrorResponse:
 
 async def _known(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, SelfspecError)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, NotReady):
+    if isinstance(error, DiskFull):
+        log.error("%s %s failed: %s", request.method, request.url.path, error)
+    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, NotReady):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return error_response(error, path=request.url.path)
 
@@ -84,6 +89,14 @@ async def _http(request: Request, error: Exception) -> ErrorResponse:
     response = error_response(refusal, path=request.url.path)
     response.headers.update(error.headers or {})
     return response
+
+
+async def _system(request: Request, error: Exception) -> ErrorResponse:
+    """What arrives is kept in temporary files until it is read, and they may find no room."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    where = error.filename or f"{gettempdir()} (TMPDIR names another place for temporary files)"
+    return await _known(request, DiskFull(f"the disk is full: {where}"))
 
 
 async def _unexpected(request: Request, error: Exception) -> ErrorResponse:

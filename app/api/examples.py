@@ -70,10 +70,16 @@ JOB: dict[str, Any] = {
     "adapter": None,
     "error": None,
     "attempt": 1,
+    "waits_for": None,
     "cancel_requested": False,
+    "pause_requested": False,
     "created_at": "2026-01-05T09:00:00Z",
     "started_at": _STARTED,
     "finished_at": None,
+    "queue_position": None,
+    "seconds_remaining": 310.0,
+    "estimated_finish": "2026-01-05T09:07:42Z",
+    "trained_tokens": None,
 }
 QUEUED_JOB = {
     **JOB,
@@ -82,8 +88,18 @@ QUEUED_JOB = {
     "progress": [_stage(run["stage"], "pending", 0, None) for run in JOB["progress"]],
     "attempt": 0,
     "started_at": None,
+    "queue_position": 1,
+    "seconds_remaining": 460.0,
 }
-CANCELLED_JOB = {**QUEUED_JOB, "status": "cancelled", "cancel_requested": True, "finished_at": _NOW}
+CANCELLED_JOB = {
+    **QUEUED_JOB,
+    "status": "cancelled",
+    "cancel_requested": True,
+    "finished_at": _NOW,
+    "queue_position": None,
+    "seconds_remaining": None,
+    "estimated_finish": None,
+}
 EVENT = {
     "id": 17,
     "created_at": _STARTED,
@@ -93,6 +109,10 @@ EVENT = {
     "message": "2 seeds and 0 evaluation items were checked; the job is queued",
     "data": {"seeds": 2, "evaluation": 0, "labelled": 0},
 }
+EVENT_STREAM = (
+    f"retry: 2000\n\nid: 17\nevent: job_queued\ndata: {json.dumps(EVENT)}\n\n"
+    f'event: done\ndata: {{"id": "{JOB_ID}", "status": "succeeded"}}\n\n'
+)
 METRIC = {
     "task": "mean",
     "metric": "f1",
@@ -159,6 +179,7 @@ ADAPTER = {
     },
     "digest": f"{ADAPTER_ID}0d9e8c7b6a5f4e3d2c1b0a99887766554433221100ffeedd",
     "created_at": "2026-01-05T09:08:10Z",
+    "files_removed_at": None,
     "decision": "promote",
     "reason": "mean token F1 21.4 (the base) → 38.9 over 120 items (difference +17.5, 95 % interval +12.1 to +22.8): "
     "surely better than the base",
@@ -229,6 +250,7 @@ READY = {
         "database": {"ok": True, "detail": "answers"},
         "broker": {"ok": True, "detail": "answers"},
         "base": {"ok": True, "detail": "smollm2-135m-instruct (none, bfloat16, cpu)"},
+        "disk": {"ok": True, "detail": "can be written to"},
         "drain": {"ok": True, "detail": "takes requests"},
         "warm_up": {"ok": True, "detail": "base loaded in 1.9 s; first token after 0.21 s; experts attached: 1"},
     },

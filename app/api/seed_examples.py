@@ -165,6 +165,7 @@ ROW: dict[str, Any] = {
         "confidence": None,
     },
     "passages": [],
+    "was": None,
     "artifacts": {
         "seeds": f"{'3f7a' * 16}",
         "instructions": f"{'a91c' * 16}",
@@ -194,6 +195,7 @@ SEED_ROWS: dict[str, Any] = {
             "instruction": _ASK,
             "input": "Tavrick cuts its outlook",
             "output": "bad",
+            "is_edited": False,
         }
     ],
     "next": None,

@@ -18,7 +18,7 @@ from app.core.errors import InvalidInput, Problem
 from app.services.request_checks import RawRequest
 from app.services.seed_files import Upload, decode_text, json_reason, parse_json
 
-FIELDS = ("domain", "description", "seeds", "domains", "evaluation", "labelled", "recipe", "base")
+FIELDS = ("domain", "description", "seeds", "domains", "evaluation", "labelled", "recipe", "base", "webhook_url")
 FILES = ("seeds", "evaluation", "labelled")
 JSON, FORM = "application/json", "multipart/form-data"
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Mapping
+from typing import Protocol
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.answering import Stream
 from app.api.waiting import until_left
+
+
+class Closable(Protocol):
+    """What a stream holds."""
+
+    def close(self) -> None:
+        """Let go of it, which ends the chunks too; harmless at any time."""
 
 
 class EventStream(Response):
@@ -17,7 +24,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, chunks: AsyncIterable[bytes], *, headers: Mapping[str, str]) -> None:
+    def __init__(self, stream: Closable, chunks: AsyncIterable[bytes], *, headers: Mapping[str, str]) -> None:
         super().__init__(headers={**headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]  # nobody knows it yet
         self._stream, self._chunks = stream, chunks

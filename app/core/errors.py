@@ -9,12 +9,14 @@
     │   └── UnknownDomain   404   names the domains there are
     ├── Conflict            409   illegal move, idempotency key used for another body, wrong base
     ├── NotReady            503   the base is still loading, no worker yet …
+    │   └── DatabaseAway    503   the database does not answer
     ├── DeadlineExceeded    504   the request's own time ran out before a word was written
     ├── Overloaded          429   too many requests wait
     ├── AdapterRefused      409   an adapter that does not fit or does not act on the base
     ├── ArtifactDamaged     500   a stored artifact is not what its manifest says
     ├── StageFailed         500   a stage's failure: names the stage, keeps the cause, says whose fault
-    └── SetupError          500   the machine: port in use, disk full, package missing (one line for the person)
+    └── SetupError          500   the machine: port in use, package missing … (one line for the person)
+        └── DiskFull        507   nothing can be written: full, quota used up, read-only, not permitted
 
 Foreign exceptions are translated where they are met (engine, storage, HTTP), never inside pipeline stages.
 """
@@ -138,6 +140,10 @@ class NotReady(SelfspecError):
     status = 503
 
 
+class DatabaseAway(NotReady):
+    """The database does not answer, or stays locked. Whoever works for it waits until it is back."""
+
+
 class DeadlineExceeded(SelfspecError):
     """The request's ``timeout_s`` passed before anything was written."""
 
@@ -190,3 +196,10 @@ class SetupError(SelfspecError):
     """The machine stands in the way; the message is the one line a person needs."""
 
     code = "setup_error"
+
+
+class DiskFull(SetupError):
+    """Nothing can be written: the disk is full, its quota used up, it is read-only or closed to this user."""
+
+    code = "disk_full"
+    status = 507

@@ -114,7 +114,7 @@ class AdapterTrainer(Protocol):
 
         ``checkpoints``: a folder that outlives a kill. Every ``recipe.checkpoint_steps`` steps the whole state is
         written there, and a training that finds one goes on from it, exactly: same losses, same weights. Steps that a
-        checkpoint holds are told to ``on_step`` again, from what it recorded.
+        checkpoint holds are told to ``on_step`` again, from what it recorded. A step is told after its checkpoint.
         """
 
 

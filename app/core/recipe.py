@@ -1,22 +1,20 @@
 """The recipe: every knob of a job, frozen, and saved with everything the job makes.
 
-``paper`` holds the values of Kang et al. ("Self-Specialization", §2, App. A and C); ``quick`` trades size for minutes
-on two CPU cores. A request names a preset and overrides single knobs; unknown keys are refused by name.
+The defaults are the values of Kang et al. ("Self-Specialization", §2, App. A and C).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.core.errors import InvalidInput, Problem
 from app.core.languages import language_fault
 
 PromptStyle = Literal["list", "anchored"]
+Text = Annotated[str, StringConstraints(max_length=1000)]  # with a limit, halves of surrogate pairs are refused too
 
 
 class Recipe(BaseModel):
@@ -53,7 +51,7 @@ class Recipe(BaseModel):
     language: str = Field(
         "English", min_length=2, max_length=40, description="What the new tasks are written in; other text is refused."
     )
-    blocked_words: tuple[str, ...] = Field(
+    blocked_words: tuple[Text, ...] = Field(
         (),
         description="Words, or several in a row, that no new task may hold. None by default: map, graph and file "
         "are fine words in medicine and finance.",
@@ -111,10 +109,17 @@ class Recipe(BaseModel):
         description="Passages of `corpus` beside each new task, marginalized. sequence: an answer a passage, the one "
         "likeliest under all of them. token: every token from the mixture of all.",
     )
-    corpus: str | None = Field(None, description="Id of the corpus that passages come from (POST /corpora).")
+    corpus: Text | None = Field(None, description="Id of the corpus that passages come from (POST /corpora).")
     retrieval_top_k: int = Field(5, ge=1, le=50, description="Passages a task. 5 is the paper's; 1 harms (Table 2).")
     retrieval_temperature: float = Field(
         1.0, gt=0, le=100, description="Of p(passage): softmax of the z-scored BM25 scores over this."
+    )
+
+    # Review
+    review: bool = Field(
+        False,
+        description="Stop once a dataset is made, so that people can change or delete rows (GET /jobs/{id}/rows), and "
+        "go on when the job is resumed.",
     )
 
     # Contamination
@@ -188,7 +193,7 @@ class Recipe(BaseModel):
     min_evaluation_items: int = Field(
         20, ge=1, description="Evaluation items below which the evidence counts as too small to decide by."
     )
-    evaluation_stop: tuple[str, ...] = Field(
+    evaluation_stop: tuple[Text, ...] = Field(
         ("\n\n", "###"), description="Texts that end an answer besides end-of-sequence; the same for base and expert."
     )
 
@@ -233,68 +238,3 @@ class Recipe(BaseModel):
     def pool_size(self) -> int:
         """How many generated examples are to be accepted."""
         return max(self.sizes, default=self.num_examples)
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    # adapters of the seeds agree on the answers, and what no seed would say is dropped; see docs/decisions/0013
-    "grounded": {
-        "prompt_style": "anchored",
-        "label_first": True,
-        "num_examples": 2000,
-        "max_prompts": 6000,
-        "seeds_per_prompt": 5,
-        "instruction_temperature": 0.9,
-        "instruction_max_new_tokens": 384,
-        "responders": 3,
-        "responder_epochs": 7,
-        "response_samples": 4,
-        "min_agreement": 0.4,
-        "weigh_by_agreement": True,
-        "validity": "strict",
-        "balance": True,
-        "seed_share": 0.375,
-        "batch_size": 16,
-        "learning_rate": 6e-4,
-        "epochs": 2,
-    },
-    # minutes on two CPU cores with a base of 135 M parameters; measured on seeds held out, see docs/decisions/0004
-    "quick": {
-        "prompt_style": "anchored",
-        "num_examples": 60,
-        "max_prompts": 96,
-        "instruction_temperature": 0.8,
-        "instruction_max_new_tokens": 110,
-        "response_shots": 2,
-        "response_max_new_tokens": 64,
-        "batch_size": 8,
-        "micro_batch_tokens": 1024,
-        "learning_rate": 1e-3,
-        "max_length": 512,
-        "evaluation_max_new_tokens": 64,
-        "evaluation_shots": (0,),
-    },
-}
-
-
-def make_recipe(overrides: dict[str, Any] | None = None) -> Recipe:
-    """The preset named in ``overrides`` (default ``paper``) with the other keys laid over it; raises InvalidInput."""
-    given = dict(overrides or {})
-    preset = given.get("preset", "paper")
-    if preset not in PRESETS:
-        raise InvalidInput([Problem("recipe.preset", f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")])
-    try:
-        return Recipe.model_validate({**PRESETS[preset], **given, "preset": preset})
-    except ValidationError as error:
-        raise InvalidInput([_problem(fault) for fault in error.errors()]) from error
-
-
-def _problem(fault: Any) -> Problem:
-    field = ".".join(["recipe", *(str(part) for part in fault["loc"])])
-    if fault["type"] == "extra_forbidden":
-        near = get_close_matches(str(fault["loc"][-1]), Recipe.model_fields, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(Recipe.model_fields)}"
-        return Problem(field, f"unknown recipe key; {remedy}")
-    if fault["type"] == "contradiction":
-        return Problem(f"recipe.{fault['ctx']['field']}", fault["ctx"]["reason"])
-    return Problem(field, fault["msg"])

@@ -286,6 +286,7 @@ class BaseInfo:
     device: str
     context_tokens: int
     num_parameters: int
+    device_name: str = ""  # of a graphics processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +335,8 @@ class EngineState:
     experts: tuple[ExpertLoad, ...]
     steps_by_rows: Mapping[int, int] = field(default_factory=dict)  # decoding steps, by sequences in them
     rows_by_slots: Mapping[int, int] = field(default_factory=dict)  # adapters' sequences, by adapters beside them
+    peak_bytes: int = 0  # most that was in use so far: of the device on CUDA, else of the process
+    free_bytes: int = 0  # that can still be had: on the device on CUDA, else in host memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,16 @@ class Job:
     adapter: str | None
     error: str | None
     attempt: int
+    waits_for: str | None = None
 
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def is_held(self) -> bool:
+        """It goes on only when somebody resumes it."""
+        return self.waits_for in ("resume", "review")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,7 @@ def _job(body: Mapping[str, Any]) -> Job:
         adapter=body["adapter"],
         error=None if error is None else error["message"],
         attempt=body["attempt"],
+        waits_for=body["waits_for"],
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.core.errors import SelfspecError, SetupError
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import Seed, digest_of
 from app.demo.client import Answer, Client, Job, Metric
 from app.demo.view import lines_table, metrics_table, seconds_table, stage_view
@@ -123,13 +123,15 @@ def post(client: Client, *, settings: Settings) -> Job:
 
 
 def follow(client: Client, job: Job, *, processes: Processes, console: Console) -> Job:
-    """Show every stage until the job has ended; raises SelfspecError unless it succeeded."""
+    """Show every stage until the job has ended; raises SelfspecError unless it succeeded, or if somebody holds it."""
     console.print(f"GET /jobs/{job.id}")
     if job.is_final:
         console.print("made by an earlier demo in this data folder; shown again")
     with stage_view(console) as view:
         view.show(job)
         while not job.is_final:
+            if job.is_held:
+                raise SelfspecError(f"job {job.id} waits for {job.waits_for}: POST /jobs/{job.id}/resume lets it go on")
             time.sleep(POLL_SECONDS)
             processes.check()
             job = client.job(job.id)

@@ -114,6 +114,7 @@ def load_base(options: BaseOptions, folder: Path, *, tokenizer: PreTrainedTokeni
         device=device,
         context_tokens=context_tokens(model.config),
         num_parameters=model.num_parameters(),
+        device_name=torch.cuda.get_device_name(device) if device == "cuda" else "",
     )
     log.info("base %s loaded: %s", info.name, info)
     tokenizer = tokenizer or load_tokenizer(folder, name=options.name)

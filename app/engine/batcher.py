@@ -24,6 +24,7 @@ from app.engine.base import LoadedBase
 from app.engine.detokenize import token_text
 from app.engine.forward import Forward, Prefill
 from app.engine.host_tier import HostTier
+from app.engine.memory import free_bytes, peak_bytes
 from app.engine.prefixes import PAGE, PrefixStore, first_unknown
 from app.engine.rectangle import Layout
 from app.engine.residents import Residents
@@ -150,6 +151,8 @@ class Batcher:
             ),
             steps_by_rows=dict(self._steps_by_rows),
             rows_by_slots=dict(self._rows_by_slots),
+            peak_bytes=peak_bytes(self._base.device),
+            free_bytes=free_bytes(self._base.device),
         )
 
     def _no_bands(self) -> Bands:

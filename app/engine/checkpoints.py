@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from app.core.errors import DiskFull
+
 log = logging.getLogger(__name__)
 
 FILE = "training.pt"
@@ -39,12 +41,18 @@ class Checkpoints:
         return dict(found) if is_ours else None
 
     def write(self, state: Mapping[str, Any]) -> None:
-        """Replace the last one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Replace the last one. Raises DiskFull."""
+        self._folder.mkdir(exist_ok=True)  # not its parents: they are gone once another process has the job
         draft = self._folder / f"{FILE}.new"
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # paged optimizer state is written behind torch's back
-        torch.save({"digest": self._digest, **tree_map(_on_host, dict(state))}, draft)
+        try:
+            torch.save({"digest": self._digest, **tree_map(_on_host, dict(state))}, draft)
+        except RuntimeError as error:  # "unexpected pos": what could be written is shorter
+            if not draft.exists():
+                raise
+            draft.unlink()
+            raise DiskFull(f"a checkpoint could not be written: {draft}: {error}") from error
         draft.replace(self._folder / FILE)
 
 

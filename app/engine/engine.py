@@ -66,6 +66,7 @@ class EngineSizes:
     max_waiting: int | None = None
     prefill_tokens: int = 512
     cache_bytes: int | None = None
+    cache_share: float = 0.5  # of what is free, where ``cache_bytes`` is None
     prefix_bytes: int | None = None
     adapter_bytes: int | None = None  # in host memory
     adapter_device_bytes: int | None = None  # of all slots; None: whatever they take
@@ -248,7 +249,7 @@ class TorchEngine:
         limits = Limits(
             max_batch=sizes.max_batch,
             prefill_tokens=sizes.prefill_tokens,
-            cache_bytes=sizes.cache_bytes if sizes.cache_bytes is not None else free // 2,
+            cache_bytes=sizes.cache_bytes if sizes.cache_bytes is not None else int(free * sizes.cache_share),
             prefix_bytes=sizes.prefix_bytes if sizes.prefix_bytes is not None else free // 16,
         )
         self._batcher = Batcher(

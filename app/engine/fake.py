@@ -48,6 +48,8 @@ from app.engine.fake_text import Written, clip, tokens_of, write
 from app.engine.request_checks import check_fits, check_mixture
 from app.engine.training_batches import BatchOrder
 
+PEAK_BYTES, FREE_BYTES = 64 * 1024**2, 8 * 1024**3  # that it says it takes and has
+
 
 @dataclass(slots=True)
 class _Run:
@@ -257,6 +259,8 @@ class FakeEngine:
                 prefix_budget=0,
                 steps_by_rows={1: self._counts["batches"]},
                 rows_by_slots={1: self._counts["adapter_rows"]},
+                peak_bytes=PEAK_BYTES,
+                free_bytes=FREE_BYTES,
                 experts=(
                     ExpertLoad(None, 0, 0, is_pinned=True, running=running[None], waiting=waiting[None]),
                     *(

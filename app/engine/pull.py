@@ -29,6 +29,7 @@ from app.engine.loading import ONE_AT_A_TIME
 MANIFEST = "manifest.json"
 _FREE_BYTES = 3 * 1024**3  # wheels, GGUF and folder of the largest entry at once
 _CHUNK = 1 << 20
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def base_folder(spec: str, models_dir: Path) -> Path:
@@ -38,6 +39,21 @@ def base_folder(spec: str, models_dir: Path) -> Path:
     if Path(spec).is_dir():
         return Path(spec)
     return _hub_folder(spec)
+
+
+def find_here(spec: str, models_dir: Path) -> Path | None:
+    """The folder of the base if it is on this machine, whole; nothing is fetched."""
+    if spec in CATALOGUE:
+        return models_dir / spec if is_pulled(spec, models_dir) else None
+    if Path(spec).is_dir():
+        return Path(spec)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(spec, allow_patterns=_HUB_FILES, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
 
 
 def is_pulled(name: str, models_dir: Path) -> bool:
@@ -163,7 +179,7 @@ def _hub_folder(spec: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(spec, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
+        return Path(snapshot_download(spec, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         names = ", ".join(CATALOGUE)
         raise SetupError(

@@ -134,9 +134,9 @@ class _Training:
         for positions in itertools.islice(self._order.batches(), len(self._steps), self._num_steps):
             step = self._step([self._rows[position] for position in positions], begun=begun)
             self._steps.append(step)
-            on_step(step)
             if self._checkpoints is not None and step.step % self._recipe.checkpoint_steps == 0:
                 self._checkpoints.write(self._state())
+            on_step(step)
 
     def report(self) -> TrainingReport:
         """Once it has run."""

@@ -2,8 +2,9 @@
 
 from app.models.adapters import Adapter, ArtifactEntry, Metric
 from app.models.base import Base, EventLevel, SetRole
-from app.models.domains import Corpus, Domain, Promotion, SeedSet
-from app.models.jobs import Event, Job, SeedUse, StageRun
+from app.models.domains import Corpus, Domain, Promotion, SeedSet, UploadedFile
+from app.models.jobs import Event, FineTuning, Job, RowEdit, SeedUse, StageRun, Throughput, WebhookDelivery
+from app.models.workers import Worker
 
 __all__ = [
     "Adapter",
@@ -13,11 +14,17 @@ __all__ = [
     "Domain",
     "Event",
     "EventLevel",
+    "FineTuning",
     "Job",
     "Metric",
     "Promotion",
+    "RowEdit",
     "SeedSet",
     "SeedUse",
     "SetRole",
     "StageRun",
+    "Throughput",
+    "UploadedFile",
+    "WebhookDelivery",
+    "Worker",
 ]

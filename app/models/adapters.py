@@ -23,6 +23,7 @@ class ArtifactEntry(Base):
     created_at: Mapped[datetime]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), default=None, index=True)
     stage: Mapped[str | None] = mapped_column(default=None)
+    removed_at: Mapped[datetime | None] = mapped_column(default=None)  # its files are gone: retention took them
 
 
 class Adapter(Base):

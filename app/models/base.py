@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
 from sqlalchemy.types import TypeDecorator
 
 from app.core.errors import Fault
-from app.core.states import JobStatus, StageStatus
+from app.core.states import JobStatus, StageStatus, WaitsFor
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -72,5 +72,5 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=Fals
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
         list[str]: JSON(),
-        **{kind: _text_enum(kind) for kind in (JobStatus, StageStatus, Fault, EventLevel, SetRole)},
+        **{kind: _text_enum(kind) for kind in (JobStatus, StageStatus, WaitsFor, Fault, EventLevel, SetRole)},
     }

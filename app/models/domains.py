@@ -41,6 +41,21 @@ class SeedSet(Base):
     created_at: Mapped[datetime]
 
 
+class UploadedFile(Base):
+    """A file of the OpenAI-compatible API; its content is an artifact."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    purpose: Mapped[str]
+    filename: Mapped[str]
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    artifact_digest: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
 class Promotion(Base):
     """A change of what a domain serves; the newest row of a domain is how it stands."""
 

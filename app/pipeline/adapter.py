@@ -68,9 +68,12 @@ def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan, *, rec
         steps.append(step)
         speed = step.tokens / step.seconds if step.seconds else None
         detail = {"loss": step.loss, "learning_rate": step.learning_rate, "tokens_per_second": speed}
-        bench.progress(step.step, step.num_steps, detail={**detail, "memory_bytes": step.memory_bytes})
+        counts = {"tokens": step.tokens, "memory_bytes": step.memory_bytes}
+        bench.progress(step.step, step.num_steps, detail={**detail, **counts})
         if step.step % max(1, step.num_steps // 50) == 0:
             bench.tell("training_step", f"step {step.step}: loss {step.loss:.3f}", data=to_row(step))
+        if step.step % bench.recipe.checkpoint_steps == 0:  # the engine has just written one
+            bench.pause_point()
 
     report = bench.engine.train(
         rows,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from app.core.event_types import EventType
 from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.core.records import Passage, Seed
@@ -33,7 +34,8 @@ class Stage:
     """One step of a job.
 
     ``name``: unique in the job; ``kind``: of its artifact; ``reads``: names of the stages whose products it reads.
-    ``writers``: the stages whose adapters write in this one; none: the bare base does.
+    ``writers``: the stages whose adapters write in this one; none: the bare base does. ``is_candidate``: of an adapter,
+    that it may become the expert. ``size``: of the generated rows so many are used; None: all.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Stage:
     iteration: int = 1
     writers: tuple[str, ...] = ()
     is_needed: Callable[[Bench], bool] = always
+    is_candidate: bool = False
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,10 @@ class Bench(Protocol):
         """Rows that a killed attempt left in ``file``, cut to whole units."""
 
     def append(self, file: str, rows: Iterable[object]) -> None:
-        """Add rows to ``file`` and flush them."""
+        """Add rows to ``file`` and flush them; a job that is to pause ends here."""
+
+    def pause_point(self) -> None:
+        """A job that is to pause ends here: call it where all that is made is on disk."""
 
     def write(self, file: str, rows: Iterable[object]) -> None:
         """Make ``file`` of these rows."""
@@ -138,7 +145,7 @@ class Bench(Protocol):
     def progress(self, done: int, total: int, *, detail: Mapping[str, Any] | None = None) -> None:
         """Tell how far this stage is, and what it has to tell beside (kept until told anew); cheap to call often."""
 
-    def tell(self, type: str, message: str, *, data: Mapping[str, Any], is_warning: bool = False) -> None:
+    def tell(self, type: EventType, message: str, *, data: Mapping[str, Any], is_warning: bool = False) -> None:
         """Leave an event."""
 
 

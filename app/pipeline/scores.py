@@ -11,10 +11,12 @@ import re
 import string
 from collections import Counter
 from functools import cache
-
-from rouge_score.rouge_scorer import RougeScorer
+from typing import TYPE_CHECKING
 
 from app.core.records import Seed
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 METRICS = ("f1", "f1_box", "rougeL")
 
@@ -62,4 +64,6 @@ def _normalised(text: str) -> list[str]:
 
 @cache
 def _scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer  # brings nltk, which takes half a second
+
     return RougeScorer(["rougeL"], use_stemmer=True)

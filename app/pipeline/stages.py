@@ -34,7 +34,7 @@ from app.pipeline.responses import make_responses
 def walk(recipe: Recipe, *, has_labelled: bool = False) -> tuple[Stage, ...]:
     """The stages of a job, in order. ``has_labelled``: the user sent labelled rows to compare with."""
     candidates = list(_sizes(recipe) if recipe.sizes else _rounds(recipe))
-    adapters = tuple(stage.name for stage in candidates if stage.kind == "adapter")
+    adapters = tuple(stage.name for stage in candidates if stage.is_candidate)
     trials = tuple(stage.name for stage in candidates if stage.kind == "trial")
     choice = [Stage("choice", "choice", (*trials, *adapters), make_choice)] if chooses(recipe) else []
     expert = (*adapters, *(stage.name for stage in choice))
@@ -91,7 +91,8 @@ def _rounds(recipe: Recipe) -> Iterator[Stage]:
         )
         yield stage(name("dataset"), "dataset", (name("responses"), *trials), make_dataset)
         start = writers if recipe.iteration_mode == "continue" else ()
-        yield stage(name("adapter"), "adapter", (name("dataset"), *start, *trials), make_adapter)
+        learned = (name("dataset"), *start, *trials)
+        yield stage(name("adapter"), "adapter", learned, make_adapter, is_candidate=True)
         if chooses(recipe):
             yield stage(name("trial"), "trial", (name("adapter"), *trials), make_trial)
             trials = (*trials, name("trial"))
@@ -104,8 +105,9 @@ def _sizes(recipe: Recipe) -> Iterator[Stage]:
     yield Stage("responses", "responses", ("instructions", *responders), make_responses, writers=responders)
     for size in recipe.sizes:
         made = partial(make_dataset, size=size)
-        yield Stage(f"dataset-s{size}", "dataset", ("responses",), made)
-        yield Stage(f"adapter-s{size}", "adapter", (f"dataset-s{size}",), make_adapter)
+        dataset = f"dataset-s{size}"
+        yield Stage(dataset, "dataset", ("responses",), made, size=size)
+        yield Stage(f"adapter-s{size}", "adapter", (dataset,), make_adapter, is_candidate=True, size=size)
         if chooses(recipe):
             yield Stage(f"trial-s{size}", "trial", (f"adapter-s{size}",), make_trial)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from app.core.errors import NotFound
+from app.core.errors import NotFound, SelfspecError
 from app.core.ports import AdapterHost
 from app.models import Adapter, Metric
 from app.pipeline.template import Template
@@ -42,13 +43,18 @@ class AdapterService:
             row = find_adapter(uow, adapter)
             domain = uow.domains.get(row.domain)
             metrics = uow.metrics.list(adapter_ids=[row.id])
-        return adapter_view(row, metrics, champion_id=domain.champion_id, attached=attached_ids(self._host))
+            removed = uow.artifacts.removed_adapters()
+        attached = attached_ids(self._host)
+        return adapter_view(row, metrics, champion_id=domain.champion_id, attached=attached, removed=removed)
 
     def archive(self, adapter: str) -> Archive:
         """Everything another PEFT program needs, the template and the manifest; raises NotFound."""
         with self._database.session(read_only=True) as uow:
             row = find_adapter(uow, adapter)
-        folder = self._artifacts.open(row.artifact_digest, kind=KIND).folder
+        try:
+            folder = self._artifacts.open(row.artifact_digest, kind=KIND).folder
+        except NotFound as error:
+            raise files_gone(self._database, row) from error
         top = row.name.replace("@", "-")
         members = [
             Member(f"{top}/{path.relative_to(folder).as_posix()}", path)
@@ -68,6 +74,16 @@ def find_adapter(uow: UnitOfWork, adapter: str) -> Adapter:
     return uow.adapters.get(adapter)
 
 
+def files_gone(database: Database, adapter: Adapter) -> SelfspecError:
+    """Why an adapter cannot be had whose files are not there: retention took them (NotFound), or it is our fault."""
+    with database.session(read_only=True) as uow:
+        removed_at = uow.artifacts.removed_adapters().get(adapter.artifact_digest)
+    if removed_at is None:
+        return SelfspecError(f"the files of {adapter.name} are not in the artifact store")
+    when, there = f"{removed_at:%Y-%m-%d}", f"GET /domains/{adapter.domain} says which versions are there"
+    return NotFound(f"the files of {adapter.name} were removed by retention on {when}; {there}", param="adapter")
+
+
 def _is_of(metric: Metric, adapter: Adapter) -> bool:
     """A later job that made the very same weights measured them too; those figures are that job's."""
     return metric.adapter_id == adapter.id and metric.job_id == adapter.job_id
@@ -84,9 +100,17 @@ def attached_ids(host: AdapterHost) -> frozenset[str]:
 
 
 def adapter_view(
-    adapter: Adapter, metrics: Sequence[Metric], *, champion_id: str | None, attached: Collection[str]
+    adapter: Adapter,
+    metrics: Sequence[Metric],
+    *,
+    champion_id: str | None,
+    attached: Collection[str],
+    removed: Mapping[str, datetime],
 ) -> AdapterView:
-    """A row of the table, with those of ``metrics`` that are its own, as callers see it."""
+    """A row of the table, with those of ``metrics`` that are its own, as callers see it.
+
+    ``removed``: when retention took the files of an adapter, by digest.
+    """
     return AdapterView(
         id=adapter.id,
         name=adapter.name,
@@ -106,6 +130,7 @@ def adapter_view(
         template=read_template(adapter.template),
         digest=adapter.artifact_digest,
         created_at=adapter.created_at,
+        files_removed_at=removed.get(adapter.artifact_digest),
         decision=adapter.decision,
         reason=adapter.reason,
         metrics=tuple(metric_view(metric) for metric in metrics if _is_of(metric, adapter)),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -62,15 +60,12 @@ class CorpusService:
         """Store a file's passages; also whether the corpus is new. Raises InvalidInput with the lines at fault."""
         refuse(_name_problems(name))
         reader = CorpusReader(file, filename=filename, max_chars=self._max_chars)
-        draft = self._artifacts.draft(KIND, uuid.uuid4().hex)
-        try:
+        with self._artifacts.brief_draft(KIND) as draft:
             append_rows(draft / ROWS, reader.rows())
             refuse(reader.problems)
             if not reader.num_passages:
                 raise InvalidInput([Problem(SOURCE, "there is not one passage in it", source=SOURCE)])
             artifact = self._artifacts.commit(draft, kind=KIND, recipe={}, parents=[])
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         corpus = Corpus(
             id=artifact.digest[:16],
             name=name.strip() or PurePath(filename).stem or "corpus",

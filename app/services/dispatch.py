@@ -1,6 +1,6 @@
-"""Sends jobs to the workers, and again when a message may have been lost: the sweep.
+"""Tells the workers that a job waits, and again when a message may have been lost: the sweep.
 
-Sending once too often is harmless, because a worker must take the job's lease before it works.
+Telling once too often is harmless, because a worker must take the job's lease before it works.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Callable
 from datetime import datetime
 
 from app.core.errors import NotReady
+from app.services.lease import LeaseService
 from app.storage.database import Database
 from app.storage.job_queue import JobQueue
 
 log = logging.getLogger(__name__)
+
+RESEND_LEASES = 10  # a queued job is sent again after this many leases' time without a worker taking it
 
 
 class Dispatcher:
@@ -25,14 +28,15 @@ class Dispatcher:
         database: Database,
         queue: JobQueue,
         *,
+        leases: LeaseService,
         clock: Callable[[], datetime],
         lease_seconds: float,
-        resend_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A job that is still queued ``resend_seconds`` after it was sent is sent again; clocks in seconds."""
-        self._database, self._queue, self._clock, self._monotonic = database, queue, clock, monotonic
-        self._lease_seconds, self._resend_seconds = lease_seconds, resend_seconds
+        """``monotonic``: the clock, in seconds, of how long ago a job was sent."""
+        self._database, self._queue, self._leases = database, queue, leases
+        self._clock, self._monotonic = clock, monotonic
+        self._lease_seconds, self._resend_seconds = lease_seconds, RESEND_LEASES * lease_seconds
         self._sent_at: dict[str, float] = {}
 
     def send(self, job_id: str) -> bool:
@@ -46,7 +50,12 @@ class Dispatcher:
         return True
 
     def sweep(self) -> list[str]:
-        """Send again what waits too long and what its worker has left; returns the ids that were sent."""
+        """Send again what waits too long and what its worker has left; returns the ids that were sent.
+
+        A job that its worker has left and that is to be cancelled ends here: no worker is needed for that.
+        """
+        if ended := self._leases.end_left():
+            log.info("cancelled, their workers are gone: %s", ", ".join(ended))
         with self._database.session(read_only=True) as uow:
             queued = list(uow.jobs.queued_ids())
             left = list(uow.jobs.expired_ids(now=self._clock(), lease_seconds=self._lease_seconds))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 
 from app.core.ports import AdapterHost
 from app.models import Adapter, Domain, Metric
@@ -26,8 +27,9 @@ class DomainService:
             adapters = uow.adapters.list()
             metrics = uow.metrics.list(adapter_ids=[adapter.id for adapter in adapters])
             domains = uow.domains.list()
+            removed = uow.artifacts.removed_adapters()
         attached = attached_ids(self._host)
-        return tuple(_view(domain, adapters, metrics, attached) for domain in domains)
+        return tuple(_view(domain, adapters, metrics, attached, removed) for domain in domains)
 
     def get(self, name: str) -> DomainView:
         """One domain; raises UnknownDomain, and InvalidInput for what cannot be a name."""
@@ -35,15 +37,20 @@ class DomainService:
             domain = uow.domains.get(check_name(name))
             adapters = uow.adapters.list(name)
             metrics = uow.metrics.list(adapter_ids=[adapter.id for adapter in adapters])
-        return _view(domain, adapters, metrics, attached_ids(self._host))
+            removed = uow.artifacts.removed_adapters()
+        return _view(domain, adapters, metrics, attached_ids(self._host), removed)
 
 
 def _view(
-    domain: Domain, adapters: Sequence[Adapter], metrics: Sequence[Metric], attached: Collection[str]
+    domain: Domain,
+    adapters: Sequence[Adapter],
+    metrics: Sequence[Metric],
+    attached: Collection[str],
+    removed: Mapping[str, datetime],
 ) -> DomainView:
     means = [metric for metric in metrics if metric.task == MEAN]
     versions = tuple(
-        adapter_view(adapter, means, champion_id=domain.champion_id, attached=attached)
+        adapter_view(adapter, means, champion_id=domain.champion_id, attached=attached, removed=removed)
         for adapter in adapters
         if adapter.domain == domain.name
     )

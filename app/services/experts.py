@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from app.core.errors import AdapterRefused, NotFound, SelfspecError, UnknownDomain
+from app.core.errors import AdapterRefused, DatabaseAway, NotFound, UnknownDomain
 from app.core.ports import Engine
 from app.core.records import BaseInfo
 from app.models import Adapter
 from app.pipeline.template import ALPACA, Template
-from app.services.adapters import KIND, find_adapter, read_template
+from app.services.adapters import KIND, files_gone, find_adapter, read_template
 from app.services.domain_names import check_name, name_problem
 from app.services.loaded_adapters import LoadedAdapters
-from app.storage.artifacts import ArtifactStore
+from app.storage.artifacts import MANIFEST, ArtifactStore
 from app.storage.database import Database, UnitOfWork
+
+_REMEMBERED = 256  # adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,9 @@ class Experts:
     ) -> None:
         self._database, self._artifacts, self._engine, self._loaded = database, artifacts, engine, loaded
         # Adapters never change, so what is read of one is kept; which one serves a domain is asked each time.
-        self._template = lru_cache(maxsize=256)(read_template)
-        self._folder = lru_cache(maxsize=256)(self._find_folder)
+        self._template = lru_cache(maxsize=_REMEMBERED)(read_template)
+        self._folder = lru_cache(maxsize=_REMEMBERED)(self._find_folder)
+        self._versions: dict[str, Adapter] = {}  # that were asked for, by the name or id they were asked by
 
     def resolve(self, target: Target) -> Expert:
         """Who answers for ``target``, attached.
@@ -79,10 +82,25 @@ class Experts:
                 return expert
             raise
         _check_base(adapter, base)
-        self._engine.attach(adapter.id, self._folder(adapter.artifact_digest, adapter.name))
+        self._engine.attach(adapter.id, self._folder_of(adapter))
         return Expert(adapter.domain, adapter.id, adapter.name, adapter.job_id, self._template(adapter.template))
 
     def _find(self, target: Target) -> Adapter:
+        """While the database is away: a version that was asked for before. What a domain serves it alone can say."""
+        named = target.adapter or target.model or ""
+        try:
+            adapter = self._read(target)
+        except DatabaseAway:
+            if target.domain is None and named in self._versions:
+                return self._versions[named]
+            raise
+        if named in (adapter.name, adapter.id):
+            self._versions[named] = adapter
+            if len(self._versions) > _REMEMBERED:
+                del self._versions[next(iter(self._versions))]
+        return adapter
+
+    def _read(self, target: Target) -> Adapter:
         with self._database.session(read_only=True) as uow:
             if target.domain is not None:
                 return uow.domains.champion(check_name(target.domain))
@@ -97,11 +115,18 @@ class Experts:
         self._engine.attach(loaded.id, loaded.folder)
         return Expert(domain=None, adapter=loaded.id, name=loaded.name, job=None, template=loaded.template)
 
-    def _find_folder(self, digest: str, name: str) -> Path:
+    def _folder_of(self, adapter: Adapter) -> Path:
+        """Raises NotFound if retention took its files, whatever this process still holds of them."""
         try:
-            return self._artifacts.open(digest, kind=KIND).folder
+            folder = self._folder(adapter.artifact_digest)
         except NotFound as error:
-            raise SelfspecError(f"the files of {name} are not in the artifact store") from error
+            raise files_gone(self._database, adapter) from error
+        if not (folder / MANIFEST).exists():
+            raise files_gone(self._database, adapter)
+        return folder
+
+    def _find_folder(self, digest: str) -> Path:
+        return self._artifacts.open(digest, kind=KIND).folder
 
 
 def _find_model(uow: UnitOfWork, model: str) -> Adapter:

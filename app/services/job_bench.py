@@ -10,12 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from app.core.event_types import EventType
 from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.core.records import Seed
-from app.models import EventLevel
+from app.models import EventLevel, StageRun
 from app.pipeline.bench import ROWS, AdapterPlace, Champion, Retriever, Stage
 from app.pipeline.holdout import Split
+from app.services.throughput import record
+from app.services.work import Work, WorkMeter, finished_work, sort_of
 from app.storage.artifacts import Artifact, append_rows, read_rows, truncate_last, truncate_torn
 from app.storage.database import UnitOfWork
 
@@ -60,15 +63,33 @@ class JobBench:
         around: Surroundings,
         writing: Callable[[], AbstractContextManager[UnitOfWork]],
         clock: Callable[[], datetime],
+        pause_point: Callable[[], None],
     ) -> None:
-        """``made``: what the stages made, by name; ``kinds``: every stage's kind."""
+        """``made``: what the stages made, by name; ``kinds``: every stage's kind; ``pause_point`` may raise Held."""
         self.recipe, self.domain, self.description = order.recipe, order.domain, order.description
         self.split, self.labelled = order.split, order.labelled
         self.stage, self.folder, self.checkpoints, self.engine = stage, folder, checkpoints, engine
         self.done, self.total, self.detail = 0, 0, dict[str, Any]()
         self._job_id, self._made, self._kinds, self._around = order.job_id, made, kinds, around
-        self._writing, self._clock = writing, clock
+        self._writing, self._clock, self.pause_point = writing, clock, pause_point
         self._told_at = 0.0
+        self._meter = WorkMeter(engine)
+
+    def begin(self, run: StageRun) -> None:
+        """The work begins, or goes on from what earlier attempts at this ``run`` had done."""
+        self._meter.begin(seconds=run.worked_seconds, work=Work.of(run.work))
+
+    def finish(self, uow: UnitOfWork) -> None:
+        """The product is whole: note how much was made, and what it took, for later jobs to be reckoned by."""
+        now, name, sort = self._clock(), self.stage.name, sort_of(self.stage, self.recipe)
+        judging = {item.id for item in (*self.split.evaluation, *self.split.holdout)}
+        compared = max(0, self.done - len(self.split.training)) * max(1, len(judging))
+        work = finished_work(sort, self._meter.work, done=self.done, detail=self.detail, compared=compared)
+        uow.stage_runs.progress(self._job_id, name, done=self.done, total=self.total, detail=self.detail)
+        uow.stage_runs.note_work(self._job_id, name, seconds=self._meter.seconds, work=work.to_row(), now=now)
+        run, peak_bytes = uow.stage_runs.get(self._job_id, name), self.engine.state().peak_bytes
+        base = self.engine.wait_ready()
+        record(uow, run, sort, work, base=base, peak_bytes=peak_bytes, figures=self.detail, now=now)
 
     @property
     def retriever(self) -> Retriever | None:
@@ -118,8 +139,10 @@ class JobBench:
         return read_rows(path)
 
     def append(self, file: str, rows: Iterable[object]) -> None:
-        self.keep_lease()
+        with self._writing() as uow:
+            self._note_work(uow)
         append_rows(self.folder / file, rows)
+        self.pause_point()
 
     def write(self, file: str, rows: Iterable[object]) -> None:
         self.keep_lease()
@@ -139,13 +162,20 @@ class JobBench:
             return
         with self._writing() as uow:
             uow.stage_runs.progress(self._job_id, self.stage.name, done=done, total=total, detail=self.detail)
+            self._note_work(uow)
         self._told_at = time.monotonic()
 
-    def tell(self, type: str, message: str, *, data: Mapping[str, Any], is_warning: bool = False) -> None:
+    def tell(self, type: EventType, message: str, *, data: Mapping[str, Any], is_warning: bool = False) -> None:
         level = EventLevel.WARNING if is_warning else EventLevel.INFO
         with self._writing() as uow:
             now = self._clock()
             uow.events.add(self._job_id, type, message, now=now, level=level, stage=self.stage.name, data=data)
+
+    def _note_work(self, uow: UnitOfWork) -> None:
+        if self._meter.is_running:
+            meter, name = self._meter, self.stage.name
+            work = meter.work.to_row()
+            uow.stage_runs.note_work(self._job_id, name, seconds=meter.seconds, work=work, now=self._clock())
 
 
 def adapter_id(artifact: Artifact) -> str:

@@ -1,8 +1,8 @@
-"""Jobs as callers see them: where they stand, what happened, what they made; and cancelling them."""
+"""Jobs as callers see them: where they stand, what happened, what they made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from app.core.states import JobStatus, StageStatus
 from app.models import Event, Job, Metric, StageRun
 from app.pipeline.metrics import REPORT, Report
 from app.pipeline.rows import from_row
-from app.services.job_stages import DATASET, Made, find_dataset
+from app.services.job_stages import DATASET, Made, find_dataset, walk_of
+from app.services.outlook import Outlook, Prospect, seconds_remaining, seconds_worked
 from app.services.views import EventView, JobError, JobMetrics, JobView, MetricView, Page, StageProgress
 from app.storage.artifacts import ROWS, ArtifactStore, read_rows
 from app.storage.database import Database, UnitOfWork
@@ -28,7 +29,7 @@ class JobService:
     def get(self, job_id: str) -> JobView:
         """One job; raises NotFound."""
         with self._database.session(read_only=True) as uow:
-            return _view(uow, uow.jobs.get(job_id), self._clock())
+            return job_view(uow, uow.jobs.get(job_id), self._clock())
 
     def list(
         self, *, after: str | None = None, limit: int = 20, domain: str | None = None, status: JobStatus | None = None
@@ -36,7 +37,7 @@ class JobService:
         """The newest first; ``after`` is the last id of the page before (NotFound if there is no such job)."""
         with self._database.session(read_only=True) as uow:
             jobs = uow.jobs.list(after=after, limit=limit + 1, domain=domain, status=status)
-            views = tuple(_view(uow, job, self._clock()) for job in jobs[:limit])
+            views = job_views(uow, jobs[:limit], self._clock())
         return Page(views, views[-1].id if len(jobs) > limit else None)
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Page[EventView]:
@@ -44,7 +45,7 @@ class JobService:
         with self._database.session(read_only=True) as uow:
             uow.jobs.get(job_id)
             events = uow.events.list(job_id, after=after, limit=limit + 1)
-        views = tuple(_event_view(event) for event in events[:limit])
+        views = tuple(event_view(event) for event in events[:limit])
         return Page(views, str(views[-1].id) if len(events) > limit else None)
 
     def metrics(self, job_id: str) -> JobMetrics:
@@ -74,19 +75,6 @@ class JobService:
             raise NotFound(f"job {job_id} has no dataset{_so_far(job)}", param="job_id")
         return self._artifacts.open(made.digests[stage], kind=DATASET).folder / ROWS
 
-    def cancel(self, job_id: str) -> JobView:
-        """Cancel a waiting job at once, ask the worker of a running one to stop, leave an ended one."""
-        with self._database.session() as uow:
-            before = uow.jobs.get(job_id)
-            was_final, was_requested = before.status.is_final, before.cancel_requested
-            job = uow.jobs.request_cancel(job_id, now=self._clock())
-            if not (was_final or was_requested):
-                told = "cancelled before it began" if job.status.is_final else "cancellation requested"
-                uow.events.add(job_id, "cancel_requested", told, now=self._clock())
-            view = _view(uow, job, self._clock())
-            uow.commit()
-        return view
-
 
 def metric_view(metric: Metric) -> MetricView:
     """A row of the table as callers see it."""
@@ -104,32 +92,46 @@ def metric_view(metric: Metric) -> MetricView:
     )
 
 
-def seconds_remaining(*, done: int, total: int | None, seconds: float | None) -> float | None:
-    """What is left at the pace so far; None until something is done."""
-    if seconds is None or total is None or done <= 0:
-        return None
-    return seconds / done * max(0, total - done)
+def job_view(uow: UnitOfWork, job: Job, now: datetime) -> JobView:
+    """A row of the table, and what belongs to it, as callers see it."""
+    return job_views(uow, [job], now)[0]
 
 
-def _view(uow: UnitOfWork, job: Job, now: datetime) -> JobView:
-    evaluation = job.evaluation_set_id and uow.seed_sets.get(job.evaluation_set_id)
+def job_views(uow: UnitOfWork, jobs: Sequence[Job], now: datetime) -> tuple[JobView, ...]:
+    """The same of many jobs, by as many queries as of one."""
+    runs = uow.stage_runs.of([job.id for job in jobs])
+    sets = {name for job in jobs for name in (job.seed_set_id, job.evaluation_set_id) if name}
+    num_rows = uow.seed_sets.num_rows(sets)
+    outlook = Outlook() if all(job.status.is_final for job in jobs) else Outlook.read(uow, now)
+    return tuple(_view(job, runs[job.id], num_rows, outlook.jobs.get(job.id, Prospect()), now) for job in jobs)
+
+
+def _view(
+    job: Job, runs: Sequence[StageRun], num_rows: Mapping[str, int], prospect: Prospect, now: datetime
+) -> JobView:
     return JobView(
         id=job.id,
         domain=job.domain,
         status=job.status,
         stage=job.stage,
-        progress=_progress(uow.stage_runs.list(job.id), job, now),
+        progress=tuple(_stage(run, now=job.finished_at or now) for run in runs),
         base=job.base,
         recipe=dict(job.recipe),
-        num_seeds=uow.seed_sets.get(job.seed_set_id).num_rows,
-        num_evaluation=evaluation.num_rows if evaluation else None,
+        num_seeds=num_rows[job.seed_set_id],
+        num_evaluation=num_rows[job.evaluation_set_id] if job.evaluation_set_id else None,
         adapter=job.adapter_id,
         error=_error(job),
         attempt=job.attempt,
+        waits_for=job.waits_for,
         cancel_requested=job.cancel_requested,
+        pause_requested=job.pause_requested,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+        queue_position=prospect.position,
+        seconds_remaining=prospect.seconds_remaining,
+        estimated_finish=prospect.finish(now),
+        trained_tokens=_trained_tokens(job, runs),
     )
 
 
@@ -139,15 +141,19 @@ def _error(job: Job) -> JobError | None:
     return JobError(job.error_code, job.error_message or "", job.error_param, job.error_fault)
 
 
-def _progress(runs: Sequence[StageRun], job: Job, now: datetime) -> tuple[StageProgress, ...]:
-    return tuple(_stage(run, now=job.finished_at or now) for run in runs)
+def _trained_tokens(job: Job, runs: Sequence[StageRun]) -> int | None:
+    """That the expert learned from, each as often as it was read; None while there is no expert."""
+    candidates = {stage.name for stage in walk_of(job) if stage.is_candidate}
+    learned = [run for run in runs if run.artifact_digest and "tokens" in run.detail and run.stage in candidates]
+    expert = [run for run in learned if (run.artifact_digest or "").startswith(job.adapter_id or " ")]
+    found = next(iter(expert or learned), None) if job.adapter_id else None
+    return None if found is None else int(found.detail["tokens"])
 
 
 def _stage(run: StageRun, *, now: datetime) -> StageProgress:
-    end = run.finished_at or now
-    seconds = max(0.0, (end - run.started_at).total_seconds()) if run.started_at else None
+    seconds = seconds_worked(run, now) if run.started_at else None
     left = None
-    if run.status is StageStatus.RUNNING:
+    if run.status is StageStatus.RUNNING and seconds is not None:
         left = seconds_remaining(done=run.done, total=run.total, seconds=seconds)
     return StageProgress(
         stage=run.stage,
@@ -162,7 +168,8 @@ def _stage(run: StageRun, *, now: datetime) -> StageProgress:
     )
 
 
-def _event_view(event: Event) -> EventView:
+def event_view(event: Event) -> EventView:
+    """A row of the table as callers see it."""
     return EventView(
         id=event.id,
         created_at=event.created_at,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.core.errors import InvalidInput, NotFound, Problem
 from app.core.recipe import Recipe
@@ -22,12 +22,14 @@ from app.pipeline.responses import ANSWERS
 from app.pipeline.rows import from_row
 from app.pipeline.stages import chooses
 from app.services.corpora import read_passages
+from app.services.dataset_rows import WAS, Texts, is_reviewed
 from app.services.job_order import read_split
-from app.services.job_stages import DATASET, Made, find_dataset
+from app.services.job_stages import DATASET, Made, choose_dataset, find_dataset
 from app.services.seed_sets import read_seeds
 from app.storage.artifacts import ROWS, Artifact, ArtifactStore
 from app.storage.artifacts import read_rows as read_lines
 from app.storage.database import Database, UnitOfWork
+from app.storage.row_places import row_places
 
 _ID_CHARS = 16  # of a row's id; a shorter text of digits is a row's number
 
@@ -45,7 +47,10 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class RowLineage:
-    """A row of a job's dataset with all that led to it; of a seed only itself. ``artifacts``: digests by stage."""
+    """A row of a job's dataset as it is learned, with all that led to it; of a seed only itself.
+
+    Writers, reply and answer are of the row as it was made. ``artifacts``: digests by stage.
+    """
 
     job: str
     stage: str  # the dataset's
@@ -57,6 +62,7 @@ class RowLineage:
     response_writer: Writer
     reply: Reply | None = None
     answer: Answer | None = None
+    was: Texts | None = None  # the texts it was made with, if a person changed them in a review
     artifacts: dict[str, str] = field(default_factory=dict)
 
 
@@ -68,7 +74,7 @@ class SeedJob:
     domain: str
     status: JobStatus
     is_held_out: bool | None
-    adapter: Writer | None  # that learned from it
+    adapter: Writer | None  # that learned from it; None also if a review left nothing of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class SeedRow:
     instruction: str
     input: str
     output: str
+    is_edited: bool  # a person changed it in a review
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +114,10 @@ class Lineage:
         with self._database.session(read_only=True) as uow:
             job = uow.jobs.get(job_id)
             made = Made.of(uow, job)
-            chosen = _chosen_dataset(uow, job, made, stage)
+            chosen = choose_dataset(uow, job, made, stage)
             seed_set = uow.seed_sets.get(job.seed_set_id).artifact_digest
-        number, example = self._find_row(self._open(made, chosen), job_id, row)
+        number, found = _find_row(self._open(made, chosen), job_id, row)
+        example = from_row(Example, found)
         responses = example.stage or made.read_by(chosen, "responses") or ""
         instructions = made.read_by(responses, "instructions") or ""
         reply = answer = None
@@ -137,6 +145,7 @@ class Lineage:
             response_writer=writers[1],
             reply=reply,
             answer=answer,
+            was=from_row(Texts, found[WAS]) if WAS in found else None,
             artifacts={"seeds": seed_set, **{name: made.digests[name] for name in path}},
         )
 
@@ -146,17 +155,16 @@ class Lineage:
             jobs = uow.seed_uses.jobs(seed_id)
             if not jobs:
                 raise NotFound(f"there is no seed {seed_id!r} that was sent to a job", param="seed_id")
-            views = tuple(self._seed_job(uow, job, seed_id) for job in jobs)
             made = {job.id: Made.of(uow, job) for job in jobs}
             datasets = {job.id: find_dataset(uow, job, made[job.id]) for job in jobs}
+            learned = {job.id: made[job.id].digests.get(datasets[job.id] or "", "") for job in jobs}
+            views = tuple(self._seed_job(uow, job, seed_id, learned[job.id]) for job in jobs)
             digests = [uow.seed_sets.get(job.seed_set_id).artifact_digest for job in jobs]
         first_job, first_row = _read_cursor(after, [job.id for job in jobs])
         rows: list[SeedRow] = []
         for job in jobs[first_job:]:
             start = first_row if job.id == jobs[first_job].id else 0
-            if (stage := datasets[job.id]) is not None:
-                found = self._rows_with(job.id, made[job.id].digests[stage], seed_id, start)
-                rows += islice(found, limit + 1 - len(rows))
+            rows += islice(self._rows_with(job.id, learned[job.id], seed_id, start), limit + 1 - len(rows))
         last = rows[limit - 1] if len(rows) > limit else None
         return SeedRows(
             id=seed_id,
@@ -173,15 +181,6 @@ class Lineage:
             raise NotFound(f"the job has no {stage or 'stage of that kind'} that is whole", param="stage")
         return self._artifacts.open(digest, kind=made.kinds[stage])
 
-    def _find_row(self, dataset: Artifact, job_id: str, row: str) -> tuple[int, Example]:
-        is_number = row.isascii() and row.isdecimal() and len(row) < _ID_CHARS
-        number = 0
-        for number, found in enumerate(dataset.rows(), start=1):
-            if (number - 1 == int(row)) if is_number else found["id"] == row:
-                return number - 1, from_row(Example, found)
-        told = f"the dataset of job {job_id} has {number} rows, 0 to {number - 1}; none is {row}"
-        raise NotFound(told, param="row")
-
     def _answer(self, candidates: Artifact, responses: Artifact, example: Example) -> Answer | None:
         """Answers stand in the order of the candidates."""
         ids = (from_row(Candidate, row).id for row in candidates.rows())
@@ -190,9 +189,10 @@ class Lineage:
             return None
         return next(islice(_records(responses, ANSWERS, Answer), position, None), None)
 
-    def _seed_job(self, uow: UnitOfWork, job: Job, seed_id: str) -> SeedJob:
+    def _seed_job(self, uow: UnitOfWork, job: Job, seed_id: str, dataset: str) -> SeedJob:
         is_held_out = self._is_held_out(uow, job, seed_id)
-        adapter = uow.adapters.get(job.adapter_id) if job.adapter_id and is_held_out is False else None
+        has_learned = job.adapter_id and is_held_out is False and self._is_left(job.id, dataset, seed_id)
+        adapter = uow.adapters.get(job.adapter_id) if job.adapter_id and has_learned else None
         learner = Writer(adapter.id, adapter.name) if adapter else None
         return SeedJob(job.id, job.domain, job.status, is_held_out, learner)
 
@@ -203,6 +203,14 @@ class Lineage:
             return all(seed.id != seed_id for seed in read_split(uow, job, self._artifacts).training)
         except NotFound:
             return None
+
+    def _is_left(self, job_id: str, dataset: str, seed_id: str) -> bool:
+        """Whether a review, if there was one, left a row that the seed led to."""
+        try:
+            artifact = self._artifacts.open(dataset, kind=DATASET)
+        except NotFound:
+            return True
+        return not is_reviewed(artifact) or any(self._rows_with(job_id, dataset, seed_id, 0))
 
     def _rows_with(self, job_id: str, digest: str, seed_id: str, start: int) -> Iterator[SeedRow]:
         """Rows of a dataset from number ``start`` on that the seed led to; only lines that name it are parsed."""
@@ -215,10 +223,11 @@ class Lineage:
             for number, line in islice(enumerate(file), start, None):
                 if mark not in line:
                     continue
-                row = from_row(Example, json.loads(line))
+                found = json.loads(line)
+                row = from_row(Example, found)
                 if seed_id in row.seed_ids:
                     texts = (row.instruction, row.input, row.output)
-                    yield SeedRow(job_id, number, row.id, row.origin, row.task, *texts)
+                    yield SeedRow(job_id, number, row.id, row.origin, row.task, *texts, is_edited=WAS in found)
 
     def _find_seed(self, digests: Iterable[str], seed_id: str) -> Seed | None:
         for digest in dict.fromkeys(digests):
@@ -227,15 +236,16 @@ class Lineage:
         return None
 
 
-def _chosen_dataset(uow: UnitOfWork, job: Job, made: Made, stage: str | None) -> str:
-    datasets = made.datasets()
-    if stage is not None and stage not in datasets:
-        known = ", ".join(datasets) or "none yet"
-        raise NotFound(f"job {job.id} has no dataset {stage!r}; there are: {known}", param="stage")
-    chosen = stage or find_dataset(uow, job, made)
-    if chosen is None:
-        raise NotFound(f"job {job.id} has no dataset yet: it is {job.status.value}", param="job_id")
-    return chosen
+def _find_row(dataset: Artifact, job_id: str, row: str) -> tuple[int, dict[str, Any]]:
+    places = row_places(dataset.folder / ROWS)
+    if row.isascii() and row.isdecimal() and len(row) < _ID_CHARS:
+        found = next(enumerate(places.rows(int(row), 1), start=int(row)), None)
+    else:
+        found = next((each for each in enumerate(dataset.rows()) if each[1]["id"] == row), None)
+    if found is not None:
+        return found
+    last = len(places) - 1
+    raise NotFound(f"the dataset of job {job_id} has {last + 1} rows, 0 to {last}; none is {row}", param="row")
 
 
 def _records(artifact: Artifact, file: str, kind: type[T]) -> Iterator[T]:

@@ -7,7 +7,6 @@ a word of every passage does no harm), double precision, and ties in the corpus'
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -83,9 +82,9 @@ def open_retriever(artifacts: ArtifactStore, corpus: Artifact, *, num_passages: 
         return search_in_memory(list(corpus.rows()))
     index = artifacts.root / "indexes" / INDEX_VERSION / corpus.digest
     if not index.is_dir():
-        draft = artifacts.draft("index", uuid.uuid4().hex)
-        build_index(corpus.folder / ROWS, draft)
-        _publish(draft, index)
+        with artifacts.brief_draft("index") as draft:
+            build_index(corpus.folder / ROWS, draft)
+            _publish(draft, index)
     return search_mapped(corpus.folder / ROWS, index)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.core.errors import SelfspecError
 from app.core.ports import Engine
 from app.storage.database import Database
+from app.storage.disk import check_space
 from app.storage.job_queue import JobQueue
 
 
@@ -47,6 +49,11 @@ class Readiness:
         if not check.ok or base is None:
             return check
         return Check(True, f"{base.name} ({base.quantization}, {base.dtype}, {base.device})")
+
+
+def check_disk(folders: Iterable[Path], *, min_bytes: int) -> Check:
+    """Whether anything can be written to each, and there is room for ``min_bytes``."""
+    return _ask(lambda: [check_space(folder, num_bytes=min_bytes) for folder in folders], "can be written to")
 
 
 def _ask(question: Callable[[], object], good: str) -> Check:

@@ -12,7 +12,8 @@ from typing import Any
 
 from app.core.errors import Conflict, InvalidInput, Problem
 from app.core.ports import Engine
-from app.core.recipe import Recipe, make_recipe
+from app.core.presets import make_recipe
+from app.core.recipe import Recipe
 from app.core.records import Seed, digest_of
 from app.pipeline.holdout import Split, question_of, split_seeds
 from app.pipeline.stages import chooses
@@ -23,6 +24,7 @@ from app.services.seed_checks import check_duplicates, check_leakage, check_leng
 from app.services.seed_files import Upload, json_reason, parse_json
 from app.services.seeds import Limits, SeedSet, read_seeds, unusable_text
 from app.services.several_domains import Union, unite
+from app.services.webhook_options import WebhookOptions
 
 MAX_DESCRIPTION_CHARS = 2000
 MAX_KEY_CHARS = 255
@@ -40,6 +42,7 @@ class RawRequest:
     labelled: Upload | object = None
     recipe: object = None
     base: object = None
+    webhook_url: object = None
     problems: tuple[Problem, ...] = ()  # what whoever read the request has found already
 
 
@@ -55,6 +58,7 @@ class ReadRequest:
     num_left_out: int  # of the labelled rows: they ask what is held out
     recipe: Recipe
     split: Split | None
+    webhook_url: str | None
     problems: tuple[Problem, ...]
 
     @property
@@ -75,6 +79,7 @@ class CheckedRequest:
     recipe: Recipe
     base: str
     ignored: tuple[str, ...]  # keys of items that were there and are not used
+    webhook_url: str | None = None
 
     @property
     def digest(self) -> str:
@@ -89,14 +94,24 @@ class CheckedRequest:
             *map(_identity, self.labelled),
             json.dumps(self.recipe.model_dump(mode="json"), sort_keys=True),
             self.base,
+            *([] if self.webhook_url is None else ["webhook_url", self.webhook_url]),
         )
 
 
 class RequestChecker:
     """Checks requests against the limits and the base this service runs."""
 
-    def __init__(self, *, engine: Engine, base: str, limits: Limits, library: Library) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        base: str,
+        limits: Limits,
+        library: Library,
+        webhooks: WebhookOptions | None = None,
+    ) -> None:
         self._engine, self._base, self._limits, self._library = engine, base, limits, library
+        self._webhooks = webhooks or WebhookOptions()
 
     def accept(self, read: ReadRequest, *, base: object = None) -> CheckedRequest:
         """What was read, if it can be carried out; raises InvalidInput with all problems, Conflict for another base."""
@@ -110,6 +125,7 @@ class RequestChecker:
             recipe=read.recipe,
             base=self._check_base(base),
             ignored=read.ignored,
+            webhook_url=read.webhook_url,
         )
 
     def read(self, raw: RawRequest) -> ReadRequest:
@@ -126,6 +142,7 @@ class RequestChecker:
             *([domain] if domain else []),
             *_text_problems("description", raw.description, longest=MAX_DESCRIPTION_CHARS),
             *_text_problems("base", raw.base, longest=MAX_DESCRIPTION_CHARS),
+            *self._webhook_problems(raw.webhook_url),
             *recipe_problems,
             *self._fit_problems(recipe),
             *self._library.corpus_problems(recipe),
@@ -144,6 +161,7 @@ class RequestChecker:
             num_left_out=len(labelled.seeds) - len(kept.seeds),
             recipe=recipe,
             split=split,
+            webhook_url=raw.webhook_url if isinstance(raw.webhook_url, str) else None,
             problems=tuple(problems),
         )
 
@@ -188,6 +206,10 @@ class RequestChecker:
             )
             problems.append(Problem("recipe.max_length", reason))
         return problems
+
+    def _webhook_problems(self, url: object) -> list[Problem]:
+        fault = None if url is None else self._webhooks.problem(url)
+        return [Problem("webhook_url", fault)] if fault else []
 
     def _check_base(self, given: object) -> str:
         if given is not None and given != self._base:

@@ -2,7 +2,7 @@
 
 Knows nothing of HTTP or of storage. Texts lose the white space around them (a trailing line break would be learned as
 part of the answer) and the line ends of other systems. ``references`` are further right answers; a CSV cell holds them
-as a JSON list. The keys in ``IGNORED_KEYS`` may be there and are not used.
+as a JSON list. The keys in ``IGNORED_KEYS`` may be there and are not used. A row may be a chat: see ``chat_seeds``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from app.core.errors import Problem, TooLarge
 from app.core.records import Seed
+from app.services.chat_seeds import read_chats
 from app.services.seed_files import Row, Upload, parse_json, read_rows
 
 SEED_KEYS = ("task", "instruction", "input", "output")
@@ -64,6 +65,8 @@ def read_seeds(given: Upload | Sequence[object], *, source: str, limits: Limits)
     else:
         rows, problems = [Row(position, value) for position, value in enumerate(given, start=1)], []
     check_number(len(rows), source=source, limits=limits)
+    rows, unusable = read_chats(rows, source=source)
+    problems = [*problems, *unusable]
     if not rows and not problems:
         problems = [Problem(source, f"there is not one item in {source}", source=source)]
     ignored: Counter[str] = Counter()

@@ -38,8 +38,9 @@ class ServedNames:
         """The base first, then each domain with its versions, then what was loaded. Raises NotReady."""
         base = self._engine.wait_ready(0)
         with self._database.session(read_only=True) as uow:
-            domains, adapters = uow.domains.list(), uow.adapters.list()
-        served = [adapter for adapter in adapters if adapter.base_fingerprint == base.fingerprint]
+            domains, adapters, removed = uow.domains.list(), uow.adapters.list(), uow.artifacts.removed_adapters()
+        fitting = [adapter for adapter in adapters if adapter.base_fingerprint == base.fingerprint]
+        served = [adapter for adapter in fitting if adapter.artifact_digest not in removed]
         loaded = [
             ServedName(one.name, str(one.folder), base.name, one.created_at, base.context_tokens)
             for one in self._loaded.list()

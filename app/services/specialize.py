@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from app.core.errors import Conflict
 from app.core.ports import Engine
@@ -18,6 +19,7 @@ from app.models import EventLevel, Job, SeedSet, SetRole
 from app.pipeline.stages import walk
 from app.services.dispatch import Dispatcher
 from app.services.doctor import report_on
+from app.services.forecast import Forecaster
 from app.services.ids import new_id
 from app.services.request_checks import CheckedRequest, RawRequest, RequestChecker, check_idempotency_key
 from app.services.seed_report import SeedReport
@@ -46,22 +48,35 @@ class Specializer:
         engine: Engine,
         *,
         checker: RequestChecker,
+        forecaster: Forecaster,
         dispatcher: Dispatcher,
         clock: Callable[[], datetime],
     ) -> None:
         self._database, self._artifacts, self._engine = database, artifacts, engine
+        self._forecaster = forecaster
         self._checker, self._dispatcher, self._clock = checker, dispatcher, clock
 
-    def start(self, raw: RawRequest, *, idempotency_key: str | None = None) -> Accepted:
-        """Check, store, send. Raises InvalidInput, TooLarge, Conflict (another base, a key of another request)."""
+    def start(
+        self,
+        raw: RawRequest,
+        *,
+        idempotency_key: str | None = None,
+        beside: Callable[[UnitOfWork, str], None] | None = None,
+    ) -> Accepted:
+        """Check, store, send. Raises InvalidInput, TooLarge, Conflict (another base, a key of another request).
+
+        ``beside`` may write more about the new job, whose id it is given, in the transaction that makes it.
+        """
         key = check_idempotency_key(idempotency_key)
         read = self._checker.read(raw)
         request = self._checker.accept(read, base=raw.base)
         if accepted := self._repeated(key, request.digest):
             return accepted
         report = report_on(read, self._engine)
+        assert read.split is not None  # it was accepted
+        planned = self._forecaster.forecast(request, read.split).rows()
         try:
-            job_id = self._store(request, report, key)
+            job_id = self._store(request, report, planned, key, beside)
         except Conflict:  # a request with the same key was quicker
             if accepted := self._repeated(key, request.digest):
                 return accepted
@@ -80,7 +95,14 @@ class Specializer:
             raise Conflict(f"this Idempotency-Key made job {job.id} from another request", param="Idempotency-Key")
         return Accepted(job.id, is_repeat=True)
 
-    def _store(self, request: CheckedRequest, report: SeedReport, key: str | None) -> str:
+    def _store(
+        self,
+        request: CheckedRequest,
+        report: SeedReport,
+        planned: Mapping[str, Mapping[str, Any]],
+        key: str | None,
+        beside: Callable[[UnitOfWork, str], None] | None,
+    ) -> str:
         """Files first, then all rows in one transaction."""
         sent = {
             SetRole.SEEDS: request.seeds,
@@ -96,7 +118,10 @@ class Specializer:
             uow.seed_uses.add(job.id, (seed.id for seed in request.seeds))
             stages = walk(request.recipe, has_labelled=bool(request.labelled))
             uow.stage_runs.ensure(job.id, [stage.name for stage in stages])
+            uow.stage_runs.plan(job.id, planned)
             _tell(uow, job.id, request, report, now)
+            if beside is not None:
+                beside(uow, job.id)
             uow.jobs.move(job.id, JobStatus.QUEUED, now=now)
             uow.commit()
         return job.id
@@ -131,6 +156,7 @@ def _make_job(request: CheckedRequest, key: str | None, sets: Mapping[SetRole, S
         labelled_set_id=ids.get(SetRole.LABELLED),
         idempotency_key=key,
         request_digest=request.digest,
+        webhook_url=request.webhook_url,
         status=JobStatus.VALIDATING_FILES,
         created_at=now,
     )

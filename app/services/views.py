@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from app.core.errors import Fault
-from app.core.states import JobStatus, StageStatus
+from app.core.states import JobStatus, StageStatus, WaitsFor
 from app.pipeline.metrics import Report
 from app.pipeline.template import Template
 
@@ -41,7 +41,11 @@ class StageProgress:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as it stands."""
+    """A job as it stands.
+
+    ``queue_position``: 1 is the next; None: it is not in the queue, or waits for a person. ``seconds_remaining``: of
+    work, without the wait. ``trained_tokens``: that its expert learned from.
+    """
 
     id: str
     domain: str
@@ -55,10 +59,16 @@ class JobView:
     adapter: str | None
     error: JobError | None
     attempt: int
+    waits_for: WaitsFor | None
     cancel_requested: bool
+    pause_requested: bool
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    queue_position: int | None
+    seconds_remaining: float | None
+    estimated_finish: datetime | None
+    trained_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ class AdapterView:
     template: Template
     digest: str
     created_at: datetime
+    files_removed_at: datetime | None  # by retention: since then it can answer nothing
     decision: str | None  # the gate's
     reason: str | None
     metrics: tuple[MetricView, ...]

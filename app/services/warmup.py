@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
 
-from app.core.errors import AdapterRefused, NotReady, SelfspecError
+from app.core.errors import AdapterRefused, DatabaseAway, NotReady, SelfspecError
 from app.core.ports import Engine
 from app.core.records import BaseInfo, Completion, GenerationRequest
 from app.models import Adapter
@@ -136,13 +136,25 @@ class WarmUp:
     def _attach_champions(self, base: BaseInfo) -> None:
         """The newest first, as many as there are slots."""
         self._attach_until = self._seconds() + ATTACH_SECONDS
-        with self._database.session(read_only=True) as uow:
-            champions = [domain.champion for domain in uow.domains.list() if domain.champion is not None]
+        champions = self._champions()
         champions.sort(key=lambda adapter: adapter.created_at, reverse=True)
         for adapter in champions[: self._engine.state().num_slots]:
             if self._stopping.is_set():
                 raise _Stopped
             self._attach(adapter, base)
+
+    def _champions(self) -> list[Adapter]:
+        """Waits for a database that is away."""
+        is_told = False
+        while True:
+            try:
+                with self._database.session(read_only=True) as uow:
+                    return [domain.champion for domain in uow.domains.list() if domain.champion is not None]
+            except DatabaseAway as error:
+                if not is_told:
+                    log.warning("experts cannot be attached yet: %s", error)
+                is_told = True
+                self._pause()
 
     def _attach(self, adapter: Adapter, base: BaseInfo) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, delete, func, or_, select
@@ -76,6 +76,11 @@ class AdapterRepository:
         if adapter is None:
             raise NotFound(f"there is no adapter {adapter_id!r}", param="adapter")
         return adapter
+
+    def names(self, adapter_ids: Collection[str]) -> dict[str, str]:
+        """``finance@v3`` by id; ids that are none are left out."""
+        query = select(Adapter).where(Adapter.id.in_(adapter_ids))
+        return {adapter.id: adapter.name for adapter in self._session.scalars(query)}
 
     def by_name(self, domain: str, version: int) -> Adapter:
         """``finance@v3`` as its two parts; raises NotFound."""

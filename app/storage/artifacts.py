@@ -1,6 +1,6 @@
 """The artifact store: immutable folders named by digest, each whole or not there.
 
-    root/tmp/<job>/<stage>/…            a draft: grows, survives a kill, is taken up again
+    root/tmp/<job>/<attempt>/<stage>/…  a draft: grows, survives a kill, is taken up by the next attempt
     root/<kind>/<digest>/…              an artifact
     root/<kind>/<digest>/manifest.json  written last: its presence says that the artifact is whole
 
@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import ArtifactDamaged, NotFound
-from app.storage.disk import disk_errors, sync, write_whole
+from app.core.errors import ArtifactDamaged, DiskFull, NotFound
+from app.storage.disk import disk_errors, locked, sync, write_whole
 from app.storage.rows import append_rows, read_rows, truncate_last, truncate_torn
 
 __all__ = [
@@ -74,12 +76,43 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def draft(self, job_id: str, stage: str) -> Path:
-        """The folder a stage works in: made if it is new, else as the last attempt left it."""
-        folder = self.root / "tmp" / _checked(job_id) / _checked(stage)
+    def draft(self, job_id: str, stage: str, *, attempt: int | None = None) -> Path:
+        """The folder a stage works in: made if it is new, else as it was left.
+
+        That of an attempt can be had only while the attempt has a place (``adopt``); raises FileNotFoundError.
+        """
+        folder = self._drafts(job_id) / _attempt(attempt) / _checked(stage)
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=attempt is None, exist_ok=True)
         return folder
+
+    @contextmanager
+    def brief_draft(self, purpose: str) -> Iterator[Path]:
+        """A new draft of what is no job; what is left of it goes when the context ends."""
+        draft = self.draft(purpose, uuid.uuid4().hex)
+        try:
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def adopt(self, job_id: str, *, attempt: int) -> None:
+        """Give an attempt its place, with the drafts of the last one in it, which then has none.
+
+        Call it under the lease. Whoever still works on an earlier attempt finds its folders gone; a file that it holds
+        open is no longer the draft's, because each is replaced by a copy.
+        """
+        home, place = self._drafts(job_id), self._drafts(job_id) / _attempt(attempt)
+        with disk_errors(place):
+            left = [earlier for number in range(attempt) if (earlier := home / _attempt(number)).is_dir()]
+            for earlier in reversed(left):
+                if place.exists():
+                    self._remove(earlier)
+                else:
+                    earlier.rename(place)
+            place.mkdir(parents=True, exist_ok=True)
+            for path in [path for path in place.rglob("*") if path.is_file()]:
+                shutil.copyfile(path, home / "copy")
+                (home / "copy").replace(path)
 
     def commit(
         self,
@@ -93,7 +126,7 @@ class ArtifactStore:
         """Make a draft an artifact; the draft is gone afterwards.
 
         If the same artifact is there it stays (with its first ``meta``), unless it is damaged: then it is replaced.
-        Raises NotFound if the draft is missing or empty, SetupError if the disk is full.
+        Raises NotFound if the draft is missing or empty, DiskFull.
         """
         with disk_errors(self.root):
             files = _scan(draft, lasting=True)
@@ -102,10 +135,13 @@ class ArtifactStore:
             body = {"kind": _checked(kind), "recipe": dict(recipe), "parents": list(parents), "files": files}
             digest = hashlib.sha256(_canonical(body)).hexdigest()
             folder = self._folder(kind, digest)
-            self._put(draft, folder, files)
-            if not (folder / MANIFEST).exists():
-                manifest = {"digest": digest, **body, "meta": dict(meta or {})}
-                write_whole(folder / MANIFEST, json.dumps(manifest, ensure_ascii=True, indent=1).encode())
+            manifest = json.dumps({"digest": digest, **body, "meta": dict(meta or {})}, indent=1).encode()
+            write_whole(draft / MANIFEST, manifest)
+            with locked(self.root, exclusive=False):  # nobody takes it away before it counts as used now
+                self._put(draft, folder, files)
+                if not (folder / MANIFEST).exists():
+                    write_whole(folder / MANIFEST, manifest)
+                os.utime(folder / MANIFEST)
             shutil.rmtree(draft, ignore_errors=True)
         return self.open(digest, kind=kind)
 
@@ -119,9 +155,9 @@ class ArtifactStore:
         meta: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """Commit rows (mappings or records) as a one-table artifact."""
-        draft = self.draft("put", uuid.uuid4().hex)
-        append_rows(draft / ROWS, rows)
-        return self.commit(draft, kind=kind, recipe=recipe or {}, parents=parents, meta=meta)
+        with self.brief_draft("put") as draft:
+            append_rows(draft / ROWS, rows)
+            return self.commit(draft, kind=kind, recipe=recipe or {}, parents=parents, meta=meta)
 
     def open(self, digest: str, *, kind: str) -> Artifact:
         """A committed artifact; raises NotFound without a manifest. Does not read the files: see ``verify``."""
@@ -148,8 +184,14 @@ class ArtifactStore:
             raise ArtifactDamaged(f"artifact {artifact.kind}/{artifact.digest} is damaged: {', '.join(wrong)}")
 
     def discard(self, job_id: str) -> None:
-        """Remove a job's drafts; its artifacts stay."""
-        shutil.rmtree(self.root / "tmp" / _checked(job_id), ignore_errors=True)
+        """Remove a job's drafts; its artifacts stay. Whoever still works on them finds them gone in one step."""
+        if (drafts := self._drafts(job_id)).exists():
+            with suppress(OSError, DiskFull):  # on a full disk they are deleted where they are
+                self._remove(drafts)
+            shutil.rmtree(drafts, ignore_errors=True)
+
+    def _drafts(self, job_id: str) -> Path:
+        return self.root / "tmp" / _checked(job_id)
 
     def _folder(self, kind: str, digest: str) -> Path:
         return self.root / _checked(kind) / digest
@@ -157,7 +199,6 @@ class ArtifactStore:
     def _put(self, draft: Path, folder: Path, files: Files) -> None:
         """Rename the draft into place, unless the same files stand there; other files there are damage and go away."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        (draft / MANIFEST).unlink(missing_ok=True)
         if folder.is_dir() and _scan(folder) != files:
             self._remove(folder)
         try:
@@ -169,9 +210,8 @@ class ArtifactStore:
 
     def _remove(self, folder: Path) -> None:
         """Out of sight in one step, then deleted."""
-        trash = self.draft("trash", uuid.uuid4().hex)
-        folder.rename(trash / folder.name)
-        shutil.rmtree(trash, ignore_errors=True)
+        with self.brief_draft("trash") as trash:
+            folder.rename(trash / folder.name)
 
 
 def _scan(folder: Path, *, lasting: bool = False) -> Files:
@@ -194,6 +234,10 @@ def _scan(folder: Path, *, lasting: bool = False) -> Files:
 
 def _canonical(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _attempt(number: int | None) -> str:
+    return "" if number is None else f"attempt-{number}"
 
 
 def _checked(name: str) -> str:

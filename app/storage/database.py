@@ -7,31 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, select, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from app.core.errors import NotReady, SelfspecError, SetupError
+from app.core.errors import DatabaseAway, DiskFull, SelfspecError, SetupError
 from app.models import Domain
 from app.storage.adapters import AdapterRepository, MetricRepository
 from app.storage.corpora import CorpusRepository
 from app.storage.domains import DomainRepository, SeedSetRepository
 from app.storage.events import EventRepository
+from app.storage.fine_tunings import FineTuningRepository
 from app.storage.index import ArtifactIndex
 from app.storage.jobs import JobRepository
 from app.storage.promotions import PromotionRepository
+from app.storage.retention import RetentionRepository
+from app.storage.row_edits import RowEditRepository
 from app.storage.seed_uses import SeedUseRepository
 from app.storage.sqlite import DEFERRED, prepare_sqlite
 from app.storage.stage_runs import StageRunRepository
+from app.storage.throughputs import ThroughputRepository
+from app.storage.uploaded_files import UploadedFileRepository
+from app.storage.webhooks import WebhookRepository
+from app.storage.workers import WorkerRepository
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+_PATIENCE = {  # with PostgreSQL
+    "connect_timeout": 5,  # s
+    "tcp_user_timeout": 15_000,  # ms: a server whose machine is silent is away
+    "options": "-c idle_in_transaction_session_timeout=30s",  # whoever stands still in a transaction loses its locks
+}
+_DISK_WORDS = ("is full", "No space left", "readonly database")  # in what the drivers say
 _MIGRATION_LOCK = 7_355_411_926  # PostgreSQL advisory lock: processes that start together migrate one by one
 
 
@@ -49,11 +64,18 @@ class UnitOfWork:
         self.seed_uses = SeedUseRepository(session)
         self.jobs = JobRepository(session)
         self.stage_runs = StageRunRepository(session)
+        self.throughputs = ThroughputRepository(session)
+        self.row_edits = RowEditRepository(session)
         self.events = EventRepository(session)
         self.artifacts = ArtifactIndex(session)
         self.adapters = AdapterRepository(session)
         self.metrics = MetricRepository(session)
         self.corpora = CorpusRepository(session)
+        self.files = UploadedFileRepository(session)
+        self.fine_tunings = FineTuningRepository(session)
+        self.workers = WorkerRepository(session)
+        self.retention = RetentionRepository(session)
+        self.webhooks = WebhookRepository(session)
 
     def commit(self) -> None:
         """Make what was done so far last; a new transaction begins with the next query."""
@@ -73,7 +95,7 @@ class Database:
         """A unit of work. Keep it short: on SQLite one writer at a time holds the database.
 
         ``read_only`` takes no write lock (a writer never makes it wait); do not write in it.
-        Raises NotReady if the database does not answer or stays locked, SetupError if its disk is full.
+        Raises DatabaseAway if the database does not answer or stays locked, DiskFull if its disk is full.
         """
         engine = self._reader if read_only else self._engine
         with _translated(self.url), Session(engine, expire_on_commit=False) as session:
@@ -81,13 +103,37 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the tables to the newest version; at once if they are. Several processes may do so together."""
+        from alembic import command  # heavy, and most processes find the tables there
+
         with _translated(self.url), migrating(self.url) as connection:
             command.upgrade(alembic_config(connection), "head")
 
     def check(self) -> None:
-        """Raise NotReady unless the database answers and has its tables."""
+        """Raise DatabaseAway unless the database answers and has its tables."""
         with _translated(self.url), Session(self._reader) as session:
             session.execute(select(Domain.name).limit(1))
+
+    def server_time(self) -> datetime | None:
+        """The server's clock; None: it has no other than this machine's. Raises NotReady if it does not answer."""
+        with _translated(self.url), Session(self._reader) as session:
+            found = session.scalar(select(func.current_timestamp()))
+            is_server = session.get_bind().dialect.name != "sqlite"
+        return found if is_server else None
+
+    def missing_migrations(self) -> list[str]:
+        """Versions that ``upgrade`` would bring, oldest first. Raises SetupError if the tables are newer than this."""
+        from alembic.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+        from alembic.script.revision import RevisionError
+
+        with _translated(self.url), self._reader.connect() as connection:
+            heads = MigrationContext.configure(connection).get_current_heads()
+        script = ScriptDirectory(str(MIGRATIONS))
+        try:
+            missing = [step.revision for step in script.iterate_revisions("head", heads or "base")]
+        except RevisionError as error:
+            raise SetupError(f"the database's tables are of a newer selfspec: {', '.join(heads)}") from error
+        return missing[::-1]
 
     def dispose(self) -> None:
         """Close all idle connections."""
@@ -102,6 +148,8 @@ class Database:
 
 def alembic_config(connection: Connection) -> Config:
     """Alembic's configuration without a file, for an open connection (see ``migrating``)."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -129,7 +177,9 @@ def _make_engine(url: str, *, for_migrations: bool = False) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() != "sqlite":
-            return create_engine(parsed, poolclass=poolclass, pool_pre_ping=True)
+            patience = _PATIENCE if parsed.get_backend_name() == "postgresql" else {}
+            patience = {name: value for name, value in patience.items() if name not in parsed.query}
+            return create_engine(parsed, poolclass=poolclass, pool_pre_ping=True, connect_args=patience)
     except ArgumentError as error:  # not shown: it repeats the URL with its password
         raise SetupError("SELFSPEC_DATABASE_URL is no URL such as postgresql+psycopg://user@host/name") from error
     except ModuleNotFoundError as error:
@@ -154,11 +204,15 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise _translate(error, url) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise _translate(error, url) from error
 
 
 def _translate(error: DBAPIError | PoolTimeout, url: str) -> SelfspecError:
     where = make_url(url).render_as_string(hide_password=True)
     cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().split("\n")[0]
-    if "is full" in cause or "No space left" in cause:
-        return SetupError(f"the disk of the database is full: {where}: {cause}")
-    return NotReady(f"the database does not answer: {where}: {cause}")
+    if any(words in cause for words in _DISK_WORDS):
+        return DiskFull(f"the disk of the database is full or read-only: {where}: {cause}")
+    return DatabaseAway(f"the database does not answer: {where}: {cause}")

@@ -112,6 +112,11 @@ class SeedSetRepository:
             raise NotFound(f"there is no seed set {seed_set_id!r}", param="seed_set_id")
         return seed_set
 
+    def num_rows(self, seed_set_ids: Collection[str]) -> dict[str, int]:
+        """How many items each of these sets has."""
+        query = select(SeedSet.id, SeedSet.num_rows).where(SeedSet.id.in_(seed_set_ids))
+        return {row.id: row.num_rows for row in self._session.execute(query)}
+
     def newest(self, role: SetRole, *, besides: Collection[str] = ()) -> Sequence[SeedSet]:
         """The newest set of that role of every domain but those ``besides``, by domain."""
         newest_first = func.row_number().over(

@@ -23,7 +23,10 @@ class ArtifactIndex:
     def record(
         self, artifact: Artifact, *, now: datetime, job_id: str | None = None, stage: str | None = None
     ) -> ArtifactEntry:
-        """Enter a committed artifact. One that is there already keeps the entry of who made it first."""
+        """Enter a committed artifact. One that is there already keeps the entry of who made it first.
+
+        One whose files had been removed is there again.
+        """
         entry = ArtifactEntry(
             digest=artifact.digest,
             kind=artifact.kind,
@@ -35,6 +38,9 @@ class ArtifactIndex:
         )
         there = self._session.get(ArtifactEntry, artifact.digest)
         if there is not None:
+            if there.removed_at is not None:
+                there.removed_at = None
+                self._session.flush()
             return there
         try:
             with self._session.begin_nested():
@@ -49,6 +55,17 @@ class ArtifactIndex:
         if entry is None:
             raise NotFound(f"there is no artifact {digest!r}", param="digest")
         return entry
+
+    def kinds(self) -> dict[str, str]:
+        """The kind of every artifact whose files should be there, by digest."""
+        query = select(ArtifactEntry.digest, ArtifactEntry.kind).where(ArtifactEntry.removed_at.is_(None))
+        return {entry.digest: entry.kind for entry in self._session.execute(query)}
+
+    def removed_adapters(self) -> dict[str, datetime]:
+        """When the files of adapters were removed, by digest; those whose files are there are left out."""
+        gone = (ArtifactEntry.kind == "adapter", ArtifactEntry.removed_at.is_not(None))
+        rows = self._session.execute(select(ArtifactEntry.digest, ArtifactEntry.removed_at).where(*gone))
+        return {digest: removed_at for digest, removed_at in rows if removed_at is not None}
 
     def list(self, job_id: str) -> Sequence[ArtifactEntry]:
         """What a job was the first to make, oldest first."""

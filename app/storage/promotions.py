@@ -33,6 +33,11 @@ class PromotionRepository:
 
     def before(self, domain: str) -> str | None:
         """Id of the adapter that was served before the newest promotion which no rollback undid; None: nothing was."""
+        standing = self.standing(domain)
+        return standing[-2] if len(standing) > 1 else None
+
+    def standing(self, domain: str) -> Sequence[str | None]:
+        """Ids of what was served by the promotions that no rollback undid, oldest first: how far rollbacks reach."""
         query = select(Promotion.adapter_id, Promotion.reason).where(Promotion.domain == domain).order_by(Promotion.id)
         standing: list[str | None] = []
         for adapter_id, reason in self._session.execute(query):
@@ -40,4 +45,4 @@ class PromotionRepository:
                 standing.pop()
             else:
                 standing.append(adapter_id)
-        return standing[-2] if len(standing) > 1 else None
+        return standing

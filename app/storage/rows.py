@@ -21,7 +21,7 @@ _CHUNK = 64 * 1024
 def append_rows(path: Path, rows: Iterable[object]) -> int:
     """Append rows (mappings or dataclass records) and flush; returns how many. Holds few of them at a time.
 
-    Cut a torn last line first (``truncate_torn``). Raises SetupError on a full disk, ValueError on NaN.
+    Cut a torn last line first (``truncate_torn``). Raises DiskFull, ValueError on NaN.
     """
     count = 0
     with disk_errors(path), path.open("ab", buffering=_CHUNK) as file:
@@ -44,7 +44,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            yield _decode(line, path, number)
+            yield decode_row(line, path, number)
 
 
 def truncate_torn(path: Path) -> int:
@@ -77,7 +77,8 @@ def _encode(row: object) -> bytes:
         return json.dumps(plain, allow_nan=False).encode() + b"\n"
 
 
-def _decode(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def decode_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """Line ``number`` (from 1) of a file; raises ArtifactDamaged."""
     try:
         row = json.loads(line)
     except ValueError as error:

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from app.bootstrap import base_folder, make_engine
 from app.core.ports import Engine
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import Seed
 from app.engine.base import BaseOptions, load_base
 from app.pipeline.bench import Stage

@@ -24,7 +24,8 @@ from statistics import median
 from typing import Any
 
 from app.bootstrap import base_folder
-from app.core.recipe import PRESETS, Recipe, make_recipe
+from app.core.presets import PRESETS, make_recipe
+from app.core.recipe import Recipe
 from app.core.records import TrainingRow, TrainingStep
 from app.engine.base import BaseOptions, LoadedBase, load_base
 from app.engine.memory import peak_bytes

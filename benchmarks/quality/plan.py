@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.core.errors import InvalidInput
-from app.core.recipe import Recipe, make_recipe
+from app.core.presets import make_recipe
+from app.core.recipe import Recipe
 
 FOLDER = Path(__file__).parent
 DEFAULT_BASE = "gemma-3-270m"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from app import __version__
-from app.serve import num_cores
+from app.core.cores import num_cores
+from app.services.machine import processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def merge(results: Sequence[Result], new: Result, *, order: Sequence[str]) -> li
 
 def this_machine() -> Machine:
     """The processor, the cores this process may use, the accelerator if there is one."""
-    return Machine(_processor(), num_cores(), _accelerator(), version("torch"))
+    return Machine(processor(), num_cores(), _accelerator(), version("torch"))
 
 
 def numbers_of(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,12 +154,6 @@ def this_version() -> tuple[str, str | None]:
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True) if shutil.which("git") else None
     return __version__, (done.stdout.strip() or None) if done else None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return named[1] if named else platform.processor() or platform.machine()
 
 
 def _accelerator() -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import digest_of
 from benchmarks.quality.data import corpus_of, draw_sets
 from benchmarks.quality.plan import Plan, Run

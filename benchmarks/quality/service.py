@@ -118,7 +118,7 @@ def serving(folder: Path, *, base: str, settings: Mapping[str, str]) -> Iterator
 
 def share_models(folder: Path) -> None:
     """Bases are fetched once for all data folders."""
-    models = Settings().models_dir.absolute()
+    models = Settings().resolved_models_dir.absolute()
     models.mkdir(parents=True, exist_ok=True)
     if not (folder / "models").exists():
         (folder / "models").unlink(missing_ok=True)  # a link to what is gone

@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 
 from app.bootstrap import base_folder
+from app.core.cores import num_cores
 from app.engine.catalogue import CATALOGUE
 from app.processes import ended_by_signals
-from app.serve import num_cores
 from app.settings import Settings
 from benchmarks.serving import report
 from benchmarks.serving.adapters import write_adapters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -23,6 +24,7 @@ from app.models import Adapter, Job, Metric
 from app.pipeline.template import ALPACA
 from app.settings import Settings
 from app.storage.job_queue import QUEUE, make_celery
+from tests.blank import lay_tables
 
 SEEDS = [
     {"task": "sentiment", "instruction": "Good or bad?", "input": f"Profit of firm {number}", "output": "good"}
@@ -41,6 +43,24 @@ class LiveServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.is_up.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn looks ten times a second whether it is to end; tests end hundreds."""
+        num_looks = 0
+        while not await self.on_tick(num_looks):
+            num_looks += 1
+            await asyncio.sleep(0.01)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn rests a tenth of a second even where nobody is connected any more."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        await self.lifespan.shutdown()
 
 
 @dataclass(frozen=True)
@@ -147,6 +167,8 @@ def serve(folder: Path, *, engine: Engine | None = None, **settings: object) -> 
     """Open everything under ``folder``, serve it, and close it again."""
     options = {"warm_up": False, **settings}  # whose question and experts would be counted with the test's own
     chosen = Settings(data_dir=folder, engine="fake", base="fake-base", **options)  # type: ignore[arg-type]
+    if chosen.database_url is None:
+        lay_tables(folder / "selfspec.db")
     migrate(chosen)
     resources = build(chosen, role="api")
     if engine is not None:

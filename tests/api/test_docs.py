@@ -15,7 +15,7 @@ from app.api.schemas.generate import GenerateBody, GenerateRequest
 from app.api.schemas.health import ReadyBody
 from app.api.schemas.jobs import EventBody, JobBody, MetricsBody
 from app.api.schemas.specialize import SpecializeRequest
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.pipeline.stages import walk
 from tests.api.live import Service, serve
 
@@ -46,6 +46,7 @@ def has_example(media: dict[str, Any]) -> bool:
 def test_every_route_is_there(document: dict[str, Any]) -> None:
     assert set(operations(document)) == {
         "POST /specialize",
+        "POST /specialize/estimate",
         "POST /seeds/doctor",
         "GET /seeds/{seed_id}/rows",
         "GET /jobs",
@@ -55,6 +56,14 @@ def test_every_route_is_there(document: dict[str, Any]) -> None:
         "GET /jobs/{job_id}/dataset/{row}",
         "GET /jobs/{job_id}/metrics",
         "POST /jobs/{job_id}/cancel",
+        "POST /jobs/{job_id}/pause",
+        "POST /jobs/{job_id}/resume",
+        "POST /jobs/{job_id}/retry",
+        "GET /jobs/{job_id}/rows",
+        "GET /jobs/{job_id}/rows/{index}",
+        "PATCH /jobs/{job_id}/rows/{index}",
+        "DELETE /jobs/{job_id}/rows/{index}",
+        "POST /jobs/{job_id}/rows/{index}/restore",
         "POST /corpora",
         "GET /corpora",
         "GET /corpora/{corpus}",
@@ -69,6 +78,19 @@ def test_every_route_is_there(document: dict[str, Any]) -> None:
         "POST /generate",
         "POST /v1/chat/completions",
         "POST /v1/completions",
+        "POST /v1/files",
+        "GET /v1/files",
+        "GET /v1/files/{file_id}",
+        "GET /v1/files/{file_id}/content",
+        "DELETE /v1/files/{file_id}",
+        "POST /v1/fine_tuning/jobs",
+        "GET /v1/fine_tuning/jobs",
+        "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}",
+        "POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel",
+        "POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause",
+        "POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume",
+        "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events",
+        "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints",
         "GET /v1/models",
         "GET /v1/models/{model}",
         "POST /v1/load_lora_adapter",
@@ -87,7 +109,8 @@ def test_every_operation_is_explained(document: dict[str, Any]) -> None:
         assert len(operation["description"]) > 20, name
         for parameter in operation.get("parameters", []):
             assert parameter.get("description") or parameter["schema"].get("description"), (name, parameter)
-            assert parameter["schema"].get("examples") or parameter.get("examples"), (name, parameter["name"])
+            shown = parameter["schema"].get("items") or parameter["schema"]  # Swagger UI offers one item at a time
+            assert shown.get("examples") or parameter.get("examples"), (name, parameter["name"])
         for kind, media in operation.get("requestBody", {}).get("content", {}).items():
             fields = media["schema"].get("properties", {}).values()
             assert has_example(media) or any("example" in field for field in fields), (name, kind)

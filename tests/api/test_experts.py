@@ -159,6 +159,7 @@ def test_ready(service: Service) -> None:
         "database": True,
         "broker": True,
         "base": True,
+        "disk": True,
         "drain": True,
     }
 

@@ -9,8 +9,19 @@ import pytest
 from pydantic import BaseModel
 
 from app.api import openai_examples as examples
+from app.api import tuning_examples
 from app.api.schemas.openai import ChatRequest, CompletionRequest
 from app.api.schemas.openai_answers import ChatBody, CompletionBody, ModelBody, ModelList
+from app.api.schemas.openai_files import FileBody, FileDeletedBody, FileList
+from app.api.schemas.openai_tuning import (
+    CheckpointBody,
+    CheckpointList,
+    TuningBody,
+    TuningEventBody,
+    TuningEventList,
+    TuningList,
+    TuningRequest,
+)
 from app.api.schemas.vllm_adapters import LoadRequest, UnloadRequest
 from tests.api.live import Service
 
@@ -18,6 +29,7 @@ REQUESTS: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (ChatRequest, examples.CHAT),
     (ChatRequest, examples.BASE_CHAT),
     (CompletionRequest, examples.COMPLETION),
+    (TuningRequest, tuning_examples.ORDER),
     (LoadRequest, examples.LOAD),
     (UnloadRequest, examples.UNLOAD),
 ]
@@ -26,6 +38,18 @@ ANSWERS: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (CompletionBody, examples.COMPLETION_ANSWER),
     (ModelBody, examples.MODEL),
     (ModelList, examples.MODELS),
+    (FileBody, tuning_examples.FILE),
+    (FileList, tuning_examples.FILES),
+    (FileDeletedBody, tuning_examples.DELETED),
+    (TuningBody, tuning_examples.TUNING),
+    (TuningBody, tuning_examples.QUEUED_TUNING),
+    (TuningBody, tuning_examples.PAUSING_TUNING),
+    (TuningBody, tuning_examples.CANCELLED_TUNING),
+    (TuningList, tuning_examples.TUNINGS),
+    (TuningEventBody, tuning_examples.EVENT),
+    (TuningEventList, tuning_examples.EVENTS),
+    (CheckpointBody, tuning_examples.CHECKPOINT),
+    (CheckpointList, tuning_examples.CHECKPOINTS),
 ]
 
 
@@ -54,6 +78,19 @@ def test_examples_look_like_what_is_sent(service: Service) -> None:
     ):
         assert shape(service.http.post(path, json=body).json()) == shape(answer)
     assert shape(service.http.get("/v1/models/finance").json()) == shape(examples.MODEL)
+
+
+def test_the_order_of_the_examples_can_be_sent(service: Service) -> None:
+    """Upload and order as Swagger fills them in, on this service's base."""
+    form = {"purpose": tuning_examples.FORM["purpose"]}
+    data = tuning_examples.FORM["file"].encode()
+    file = service.http.post("/v1/files", data=form, files={"file": ("finance.jsonl", data)}).json()
+    assert shape(file) == shape(tuning_examples.FILE)
+    order = {**tuning_examples.ORDER, "model": "fake-base", "training_file": file["id"]}
+    sent, shown = service.http.post("/v1/fine_tuning/jobs", json=order).json(), dict(tuning_examples.TUNING)
+    assert sent.pop("selfspec")["status"] == "queued"
+    del shown["selfspec"]
+    assert shape(sent) == shape(shown)
 
 
 def test_streams_look_like_what_is_sent(service: Service) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import GenerationRequest
 from app.engine.base import BaseOptions
 from app.engine.engine import EngineSizes, TorchEngine

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import Line
 from benchmarks.quality import report
 from benchmarks.quality.data import Sets, draw_sets

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from app.api.examples import JOB_ID, QUEUED_JOB
 from app.core.errors import SelfspecError
 from app.demo.client import Answer, Client, Job
-from app.demo.walk import check_proof
+from app.demo.walk import check_proof, follow
+from app.processes import Processes
 
 Serve = Callable[[int, dict[str, Any]], Client]
 GOOD = {"name": "finance@v1", "attached": True, "num_modules": 210, "probe_distance": 0.3}
@@ -96,3 +98,12 @@ def test_no_service_is_told_in_one_line() -> None:
         pytest.raises(SelfspecError, match="GET /adapters/a1: no answer"),
     ):
         check(client)
+
+
+@pytest.mark.parametrize("waits_for", ["resume", "review"])
+def test_a_job_that_somebody_holds_is_not_waited_for(serve: Serve, waits_for: str) -> None:
+    """A bug: the demo would have shown its bars for ever."""
+    client = serve(200, {**QUEUED_JOB, "waits_for": waits_for})
+    told = f"job {JOB_ID} waits for {waits_for}: POST /jobs/{JOB_ID}/resume"
+    with Processes((), environment={}) as processes, pytest.raises(SelfspecError, match=told):
+        follow(client, client.job(JOB_ID), processes=processes, console=Console(quiet=True))

@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.service
+
 
 def free_port() -> int:
     """A port nobody listens on now."""

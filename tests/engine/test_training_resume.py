@@ -88,13 +88,13 @@ def test_it_goes_on_from_the_last_checkpoint_not_from_the_beginning(tmp_path: Pa
     """Steps that a checkpoint holds are told with the seconds that they took then; time goes on from there."""
     state, first = tmp_path / "state", list[TrainingStep]()
 
-    def stop_at_six(step: TrainingStep) -> None:
+    def stop_at_five(step: TrainingStep) -> None:
         first.append(step)
-        if step.step == 6:
+        if step.step == 5:
             raise Killed
 
     with pytest.raises(Killed):
-        train_adapter(BASE, ROWS, recipe=RECIPE, folder=tmp_path / "a", on_step=stop_at_six, checkpoints=state)
+        train_adapter(BASE, ROWS, recipe=RECIPE, folder=tmp_path / "a", on_step=stop_at_five, checkpoints=state)
     again, report = train(tmp_path / "a", checkpoints=state)
     assert again[:4] == first[:4]  # with seconds and memory: from the record
     assert again[4].seconds != first[4].seconds

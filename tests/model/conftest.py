@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.bootstrap import pull_base
+from app.core.cores import num_cores
 from app.engine.base import BaseOptions
 from app.engine.engine import EngineSizes, TorchEngine
-from app.serve import num_cores
 from app.settings import Settings
 
 

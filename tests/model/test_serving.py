@@ -15,11 +15,11 @@ import torch
 from openai.types.chat import ChatCompletionMessageParam
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from app.core.cores import num_cores
 from app.core.records import GenerationRequest
 from app.engine.base import BaseOptions
 from app.engine.engine import EngineSizes, TorchEngine
 from app.pipeline.template import ALPACA
-from app.serve import num_cores
 from tests.api.live import Service, serve
 from tests.api.openai_house import client_of
 from tests.engine.tiny import logits_of, write_adapter

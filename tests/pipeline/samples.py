@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from app.core.recipe import Recipe, make_recipe
+from app.core.presets import make_recipe
+from app.core.recipe import Recipe
 from app.core.records import Candidate, Completion, GenerationRequest, Judged, Line, Reply, Seed
 from app.engine.fake import FakeEngine
 

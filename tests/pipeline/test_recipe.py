@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import InvalidInput
-from app.core.recipe import PRESETS, make_recipe
+from app.core.presets import PRESETS, make_recipe
 
 
 def problems(**knobs: Any) -> dict[str, str]:
@@ -39,6 +39,8 @@ def problems(**knobs: Any) -> dict[str, str]:
         ({"iterations": 0}, "iterations", "greater than or equal to 1"),
         ({"iteration_mod": "fresh"}, "iteration_mod", "did you mean 'iteration_mode'"),
         ({"preset": "big"}, "preset", "unknown preset"),
+        ({"blocked_words": ["fine", "\ud800"]}, "blocked_words.1", "valid string"),  # could be stored and never shown
+        ({"evaluation_stop": ["\ud800"]}, "evaluation_stop.0", "valid string"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_field(knobs: dict[str, Any], field: str, words: str) -> None:

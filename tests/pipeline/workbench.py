@@ -71,6 +71,9 @@ class Workbench:
         (self.folder / file).unlink(missing_ok=True)
         self.append(file, listed)
 
+    def pause_point(self) -> None:
+        pass
+
     def progress(self, done: int, total: int, *, detail: Mapping[str, Any] | None = None) -> None:
         self.progressed.append((done, total))
         self.details += [] if detail is None else [detail]

@@ -21,6 +21,7 @@ from app.services.seeds import Limits
 from app.storage.artifacts import Artifact, ArtifactStore
 from app.storage.database import Database
 from app.storage.job_queue import JobQueue, make_celery
+from tests.blank import lay_tables
 
 BASE = "fake-base"
 LEASE_SECONDS = 30.0
@@ -33,6 +34,16 @@ EVALUATION = [
     {"task": "tone", "instruction": "Is the tone good?", "input": f"Loss of firm {n}", "output": "bad"}
     for n in range(40)
 ]
+SMALL_JOB: dict[str, Any] = {  # knobs of a job that is done in no time and always makes an expert
+    "num_examples": 30,
+    "max_prompts": 64,
+    "batch_size": 64,
+    "promotion": "always",
+    "controls": (),
+    "min_yield": 0,
+    "evaluation_shots": (0,),
+    "off_domain_items": 0,  # what other tests leave in the same database is none of these jobs' concern
+}
 
 
 class Killed(BaseException):
@@ -73,18 +84,21 @@ class MortalEngine(FakeEngine):
 class House:
     """Everything under one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, base: str = BASE, database_url: str | None = None) -> None:
         self.now = datetime(2024, 1, 5, tzinfo=UTC)  # long before any process of its own can look
-        self.database = Database(f"sqlite:///{folder / 'selfspec.db'}")
+        path = folder / "selfspec.db"
+        if database_url is None:
+            lay_tables(path)
+        self.database = Database(database_url or f"sqlite:///{path}")
         self.database.upgrade()
         self.artifacts = ArtifactStore(folder / "artifacts")
         self.services = Services.build(
             database=self.database,
             artifacts=self.artifacts,
             queue=JobQueue(make_celery("filesystem://", folder / "broker")),
-            engine=FakeEngine(base_name=BASE),
+            engine=FakeEngine(base_name=base),
             clock=self.clock,
-            base=BASE,
+            base=base,
             limits=Limits(max_seeds=100, max_field_chars=10_000, max_lora_rank=16),
             lease_seconds=LEASE_SECONDS,
         )

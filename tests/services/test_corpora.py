@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from app.core.errors import InvalidInput, NotFound, Problem
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import MixtureCompletion, MixtureRequest
 from app.engine.fake import FakeEngine
 from app.services.corpora import CorpusService, corpus_problems, read_passages

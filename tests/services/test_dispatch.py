@@ -9,11 +9,15 @@ import pytest
 
 from app.core.states import JobStatus
 from app.models import Job, SeedSet, SetRole
-from app.services.dispatch import Dispatcher
+from app.services.dispatch import RESEND_LEASES, Dispatcher
+from app.services.lease import LeaseService
+from app.storage.artifacts import ArtifactStore
 from app.storage.database import Database
 from app.storage.job_queue import JobQueue, make_celery
+from tests.blank import lay_tables
 
-LEASE, RESEND = 30.0, 300.0
+LEASE = 30.0
+RESEND = RESEND_LEASES * LEASE
 
 
 class Bench:
@@ -21,8 +25,9 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.now = datetime(2026, 1, 5, tzinfo=UTC)
+        lay_tables(folder / "selfspec.db")
         self.database = Database(f"sqlite:///{folder / 'selfspec.db'}")
-        self.database.upgrade()
+        self.artifacts = ArtifactStore(folder / "artifacts")
         self.broker_dir = folder / "broker"
         self.queue = JobQueue(make_celery("filesystem://", self.broker_dir))
         self.dispatcher = self.new_dispatcher()
@@ -31,10 +36,10 @@ class Bench:
         return Dispatcher(
             self.database,
             self.queue,
+            leases=LeaseService(self.database, self.artifacts, clock=lambda: self.now, lease_seconds=LEASE),
             clock=lambda: self.now,
             monotonic=lambda: self.now.timestamp(),
             lease_seconds=LEASE,
-            resend_seconds=RESEND,
         )
 
     def add_job(self, job_id: str) -> str:
@@ -117,3 +122,21 @@ def test_a_broker_that_is_away_stops_nothing(bench: Bench) -> None:
     assert bench.dispatcher.sweep() == []
     bench.broker_dir.unlink()
     assert bench.dispatcher.sweep() == [job_id]
+
+
+def test_a_job_that_is_to_be_cancelled_needs_no_worker_for_that(bench: Bench) -> None:
+    """Its worker died before it looked, and no other came."""
+    left, asked = bench.add_job("job-1"), bench.add_job("job-2")
+    for job_id in (left, asked):
+        bench.claim(job_id)
+    with bench.database.session() as uow:
+        assert uow.jobs.request_cancel(asked, now=bench.now, lease_seconds=LEASE).status is JobStatus.RUNNING
+        uow.commit()
+    half = bench.artifacts.draft(asked, "responses")
+    assert bench.dispatcher.sweep() == []
+    bench.later(LEASE + 1)
+    assert bench.dispatcher.sweep() == [left]
+    with bench.database.session(read_only=True) as uow:
+        assert uow.jobs.get(asked).status is JobStatus.CANCELLED
+        assert [event.type for event in uow.events.list(asked)] == ["job_cancelled"]
+    assert not half.exists()

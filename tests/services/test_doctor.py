@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import InvalidInput, NotReady, TooLarge
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import BaseInfo, Completion, GenerationRequest
 from app.engine.fake import FakeEngine
 from app.services.doctor import Doctor

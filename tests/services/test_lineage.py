@@ -13,17 +13,7 @@ from app.core.errors import InvalidInput, NotFound
 from app.core.records import Origin
 from app.services.lineage import RowLineage, SeedRow
 from app.services.seed_sets import load_seeds
-from tests.services.house import EVALUATION, SEEDS, House
-
-SMALL: dict[str, Any] = {
-    "num_examples": 30,
-    "max_prompts": 64,
-    "off_domain_items": 0,
-    "batch_size": 64,
-    "promotion": "always",
-    "controls": (),
-    "min_yield": 0,
-}
+from tests.services.house import EVALUATION, SEEDS, SMALL_JOB, House
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +24,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 @pytest.fixture(scope="module")
 def plain(house: House) -> str:
     """A job of one round with an evaluation set."""
-    job_id = house.order(**SMALL, evaluation=EVALUATION[:4])
+    job_id = house.order(**SMALL_JOB, evaluation=EVALUATION[:4])
     house.run(job_id)
     return job_id
 
@@ -42,7 +32,7 @@ def plain(house: House) -> str:
 @pytest.fixture(scope="module")
 def rounds(house: House) -> str:
     """A job of two rounds that holds seeds out."""
-    job_id = house.order(**SMALL, domain="rounds", iterations=2, seed=3)
+    job_id = house.order(**SMALL_JOB, domain="rounds", iterations=2, seed=3)
     house.run(job_id)
     return job_id
 
@@ -84,7 +74,7 @@ def test_a_row_answered_with_passages(house: House) -> None:
     """Each passage whole, with the weight it had."""
     texts = [f"Firm {number} sold {number}00 shares of a bond with a dividend and a yield" for number in range(8)]
     corpus, _ = house.services.corpora.add(io.BytesIO("\n\n".join(texts).encode()), filename="bonds.txt")
-    recipe = {**SMALL, "num_examples": 4, "retrieval": "sequence", "corpus": corpus.id, "retrieval_top_k": 3}
+    recipe = {**SMALL_JOB, "num_examples": 4, "retrieval": "sequence", "corpus": corpus.id, "retrieval_top_k": 3}
     job_id = house.order(**recipe, evaluation=EVALUATION[:4], domain="bonds")
     house.run(job_id)
     found = house.services.lineage.row(job_id, str(len(SEEDS)))
@@ -140,7 +130,7 @@ def test_unknown_rows(house: House, plain: str, row: str, stage: str | None, rea
 
 
 def test_a_job_without_a_dataset(house: House) -> None:
-    job_id = house.order(**SMALL, domain="waiting")
+    job_id = house.order(**SMALL_JOB, domain="waiting")
     with pytest.raises(NotFound, match="no dataset yet: it is queued"):
         house.services.lineage.row(job_id, "0")
     with pytest.raises(NotFound, match="no job"):
@@ -200,7 +190,7 @@ def test_unknown_seeds_and_cursors(house: House, plain: str) -> None:
 def test_files_that_are_gone(tmp_path: Path) -> None:
     """The jobs are still known; a row says what is missing."""
     house = House(tmp_path)
-    job_id = house.order(**SMALL, evaluation=[*EVALUATION[:3]])
+    job_id = house.order(**SMALL_JOB, evaluation=[*EVALUATION[:3]])
     house.run(job_id)
     wanted = seed_id(house, job_id)
     shutil.rmtree(house.artifact(job_id, "responses").folder)

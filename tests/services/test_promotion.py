@@ -17,18 +17,10 @@ from app.core.states import JobStatus
 from app.engine.fake import FakeEngine, write_fake_adapter
 from app.pipeline.template import ALPACA
 from app.services.promotion import PromotionService
-from tests.services.house import BASE, EVALUATION, SEEDS, House
+from tests.services.house import BASE, EVALUATION, SEEDS, SMALL_JOB, House
 from tests.storage.samples import at_once
 
-SMALL: dict[str, Any] = {
-    "num_examples": 3,
-    "max_prompts": 4,
-    "min_yield": 0,
-    "batch_size": 64,
-    "controls": (),
-    "evaluation_shots": (0,),
-    "off_domain_items": 0,
-}
+SMALL: dict[str, Any] = {**SMALL_JOB, "num_examples": 3, "max_prompts": 4, "promotion": "unless_worse"}
 
 
 @pytest.fixture(scope="module")

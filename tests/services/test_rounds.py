@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.core.recipe import make_recipe
+from app.core.presets import make_recipe
 from app.core.records import PLAIN, Completion, GenerationRequest, TrainingPlan
 from app.core.states import JobStatus, StageStatus
 from app.pipeline.instructions import REPLIES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,26 +13,27 @@ from sqlalchemy.exc import OperationalError
 
 from app.models import Base
 from app.storage.database import Database
+from tests.blank import lay_tables
+from tests.servers import POSTGRES
 from tests.storage.samples import with_sample
 
-SERVER = os.environ.get("SELFSPEC_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.service)]
 
 
 @contextmanager
 def throw_away_postgres() -> Iterator[str]:
-    """URL of a new database on the test server, dropped at the end; skips the test if no server answers."""
+    """URL of a new database on the test server, dropped at the end; without a server the test is skipped."""
     name = f"selfspec_test_{uuid.uuid4().hex[:12]}"
     server = create_engine(
-        SERVER, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3}
+        POSTGRES.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3}
     )
     try:
         with server.connect() as connection:
             connection.execute(text(f'CREATE DATABASE "{name}"'))
     except OperationalError:
-        pytest.skip(f"no PostgreSQL answers at {make_url(SERVER).render_as_string()}")
+        POSTGRES.give_up()
     try:
-        yield make_url(SERVER).set(database=name).render_as_string(hide_password=False)
+        yield make_url(POSTGRES.url).set(database=name).render_as_string(hide_password=False)
     finally:
         with server.connect() as connection:
             connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
@@ -61,8 +61,8 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A migrated database with one domain and one seed set in it, on each backend."""
     if request.param == "sqlite":
+        lay_tables(tmp_path / "selfspec.db")
         with Database(f"sqlite:///{tmp_path}/selfspec.db") as made:
-            made.upgrade()
             yield with_sample(made)
         return
     shared: Database = request.getfixturevalue("postgres")

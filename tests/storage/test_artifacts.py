@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import ArtifactDamaged, NotFound, SetupError
-from app.storage.artifacts import MANIFEST, ROWS, Artifact, ArtifactStore
+from app.storage.artifacts import MANIFEST, ROWS, Artifact, ArtifactStore, append_rows
 from app.storage.disk import disk_errors
 from tests.storage.samples import at_once
 
@@ -178,3 +178,80 @@ def test_an_artifact_is_readable_where_its_folder_was_moved(store: ArtifactStore
 def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=f"the disk is full: {tmp_path}"), disk_errors(tmp_path):
         Path("/dev/full").write_text("x")
+
+
+# ---- drafts of attempts ----
+
+
+def half(store: ArtifactStore, *, attempt: int, rows: str = "one\n") -> Path:
+    """A file that an attempt has begun."""
+    store.adopt("job-1", attempt=attempt)
+    path = store.draft("job-1", "responses", attempt=attempt) / ROWS
+    with path.open("a") as file:
+        file.write(rows)
+    return path
+
+
+def test_an_attempt_goes_on_with_the_draft_of_the_last(store: ArtifactStore) -> None:
+    half(store, attempt=2)
+    assert half(store, attempt=5, rows="two\n").read_text() == "one\ntwo\n"
+    half(store, attempt=6, rows="")
+    assert [path.name for path in (store.root / "tmp" / "job-1").iterdir()] == ["attempt-6"]
+
+
+def test_a_file_that_an_earlier_attempt_holds_open_is_no_longer_the_drafts(store: ArtifactStore) -> None:
+    """It was stopped in the middle of a write, and goes on after another took over."""
+    path = half(store, attempt=1)
+    with path.open("a") as stale:
+        mine = half(store, attempt=2, rows="two\n")
+        stale.write("stale\n")
+    assert mine.read_text() == "one\ntwo\n"
+
+
+def test_an_earlier_attempt_finds_its_folders_gone(store: ArtifactStore) -> None:
+    path = half(store, attempt=1)
+    half(store, attempt=2)
+    with pytest.raises(FileNotFoundError):
+        append_rows(path, [{"n": 1}])
+    with pytest.raises(FileNotFoundError):
+        store.draft("job-1", "adapter", attempt=1)
+    with pytest.raises(NotFound, match="nothing to commit"):
+        store.commit(path.parent, kind="responses", recipe=RECIPE, parents=[])
+
+
+def test_an_attempt_that_was_killed_while_it_took_over_loses_nothing(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half(store, attempt=1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copyfile", killed)
+        store.adopt("job-1", attempt=2)
+    assert half(store, attempt=3, rows="two\n").read_text() == "one\ntwo\n"
+
+
+def test_of_a_commit_that_was_killed_nothing_is_in_the_store_yet(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without its manifest stayed there for ever once its job was cancelled."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        commit(store)
+    assert list((store.root / "adapter").iterdir()) == []
+    monkeypatch.undo()
+    store.verify(commit(store))
+
+
+def test_a_discarded_draft_is_gone_at_once_and_leaves_no_rest(store: ArtifactStore) -> None:
+    path = half(store, attempt=1)
+    store.discard("job-1")
+    with pytest.raises(FileNotFoundError):
+        append_rows(path, [{"n": 1}])
+    assert [found for found in (store.root / "tmp").rglob("*") if found.name != "trash"] == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import NotReady
+from app.core.errors import NotReady, SetupError
 from app.storage.job_queue import FOLDER_BROKER, QUEUE, JobQueue, make_celery
 from tests.storage.samples import at_once
 
@@ -47,6 +47,7 @@ def queue(folder: Path) -> Iterator[JobQueue]:
     made.close()
 
 
+@pytest.mark.service
 def test_a_worker_process_gets_the_jobs_in_order(queue: JobQueue, folder: Path) -> None:
     queue.check()
     queue.send("job-before")
@@ -130,3 +131,29 @@ def test_a_broker_that_is_away_is_one_clear_line(url: str, tmp_path: Path) -> No
             ask()
         assert "\n" not in refusal.value.message
     away.close()
+
+
+def test_two_queues_at_one_broker_do_not_mix(folder: Path) -> None:
+    ours, theirs = (make_celery(FOLDER_BROKER, folder, queue=name) for name in ("ours", "theirs"))
+    JobQueue(theirs).send("job-1")
+    with ours.connection() as connection, connection.SimpleQueue("ours") as waiting:
+        assert waiting.qsize() == 0
+    with theirs.connection() as connection, connection.SimpleQueue("theirs") as waiting:
+        assert waiting.qsize() == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [("me:secret@host", "is no URL such as"), ("kafkaesque://me:secret@host", "use redis:// or amqp")],
+)
+def test_a_broker_url_that_is_none_is_told_without_its_password(url: str, remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=remedy) as refusal:
+        make_celery(url, tmp_path)
+    assert "SELFSPEC_BROKER_URL" in refusal.value.message
+    assert "secret" not in refusal.value.message
+
+
+def test_a_driver_that_is_not_installed_is_named_by_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(SetupError, match=r"pip install 'selfspec\[redis\]'"):
+        make_celery("redis://127.0.0.1:6379/0", tmp_path)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from app.core.errors import Conflict, Fault, InvalidInput, NotFound, Problem, StageFailed
-from app.core.states import JobStatus
+from app.core.states import JobStatus, WaitsFor
 from app.models import Job
 from app.storage.database import Database
 from app.storage.jobs import Failure
@@ -241,3 +241,56 @@ def test_after_a_refused_key_the_unit_of_work_goes_on(database: Database) -> Non
         uow.commit()
     assert refusal.value.param == "idempotency_key"
     assert get(database, "job-3").id == "job-3"
+
+
+def test_a_job_whose_owner_is_gone_is_cancelled_at_once(database: Database) -> None:
+    store_job(database)
+    claim(database, "dead")
+    with database.session() as uow:
+        job = uow.jobs.request_cancel("job-1", now=LATER, lease_seconds=LEASE_SECONDS)
+        uow.commit()
+    assert (job.status, job.finished_at) == (JobStatus.CANCELLED, LATER)
+    with database.session() as uow:
+        assert not uow.jobs.heartbeat("job-1", owner="dead", attempt=1, now=LATER)
+
+
+def test_a_job_whose_owner_lives_is_not_cancelled_behind_its_back(database: Database) -> None:
+    store_job(database)
+    claim(database, "alive")
+    with database.session() as uow:
+        job = uow.jobs.request_cancel("job-1", now=NOW, lease_seconds=LEASE_SECONDS)
+    assert (job.status, job.cancel_requested) == (JobStatus.RUNNING, True)
+
+
+def test_who_lost_the_lease_cannot_end_a_job_that_is_tried_again(database: Database) -> None:
+    """It was cancelled without its old owner and queued again; that owner woke up and cancelled it once more."""
+    store_job(database)
+    claim(database, "stale")
+    with database.session() as uow:
+        uow.jobs.request_cancel("job-1", now=LATER, lease_seconds=LEASE_SECONDS)
+        uow.jobs.retry("job-1")
+        uow.commit()
+    with pytest.raises(Conflict, match="under this lease"):
+        move(database, JobStatus.CANCELLED, attempt=1)
+
+
+def test_a_worker_may_take_the_oldest_whatever_it_waits_for_but_people(database: Database) -> None:
+    for number in range(6):
+        store_job(database, f"job-{number}", created_at=NOW + timedelta(seconds=number))
+    claim(database, "dead", job_id="job-1")
+    claim(database, "alive", job_id="job-2", now=LATER)
+    with database.session() as uow:
+        uow.jobs.note_wait("job-3", WaitsFor.MEMORY)
+        uow.jobs.request_pause("job-4")
+        uow.commit()
+    with database.session(read_only=True) as uow:
+        taken = {limit: uow.jobs.takeable_ids(now=LATER, lease_seconds=LEASE_SECONDS, limit=limit) for limit in (2, 9)}
+    assert taken == {2: ["job-0", "job-1"], 9: ["job-0", "job-1", "job-3", "job-5"]}
+
+
+def test_deaths_are_counted_until_they_are_forgotten(database: Database) -> None:
+    store_job(database)
+    with database.session() as uow:
+        assert [uow.jobs.count_death("job-1"), uow.jobs.count_death("job-1")] == [1, 2]
+        uow.jobs.forget_deaths("job-1")
+        assert uow.jobs.count_death("job-1") == 1

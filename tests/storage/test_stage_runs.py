@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from app.core.errors import NotFound
-from app.core.states import StageStatus
+from app.core.states import JobStatus, StageStatus
 from app.models import EventLevel
 from app.storage.database import Database, UnitOfWork
 from tests.storage.samples import LATER, NOW, new_job, store_job
@@ -67,6 +69,42 @@ def test_a_stage_taken_up_again_keeps_what_it_did(database: Database) -> None:
     assert (run.started_at, run.finished_at) == (NOW, None)
 
 
+def test_time_and_work_are_noted_and_plans_kept(database: Database) -> None:
+    with database.session() as uow:
+        start(uow)
+        uow.stage_runs.plan("job-1", {"responses": {"read": 7.0}, "unheard": {}})
+        uow.stage_runs.note_work("job-1", "instructions", seconds=12.5, work={"asked": 3}, now=LATER)
+        uow.commit()
+    with database.session(read_only=True) as uow:
+        runs = uow.stage_runs.list("job-1")
+    assert [(run.worked_seconds, run.work, run.planned) for run in runs] == [
+        (12.5, {"asked": 3}, None),
+        (0.0, {}, {"read": 7.0}),
+        (0.0, {}, None),
+    ]
+    assert [run.worked_at for run in runs] == [LATER, None, None]
+
+
+def test_the_stages_of_many_jobs_are_read_together(database: Database) -> None:
+    """Open ones with their jobs, the oldest first; a job without stages has none."""
+    with database.session() as uow:
+        for number, status in enumerate(("succeeded", "running", "queued", "queued")):
+            moment = NOW - timedelta(minutes=number)
+            uow.jobs.add(new_job(f"job-{number}", status=JobStatus(status), created_at=moment))
+            if number < 3:
+                uow.stage_runs.ensure(f"job-{number}", STAGES)
+        found = uow.stage_runs.of(["job-0", "job-2", "job-3", "job-9"])
+        opened = uow.stage_runs.open()
+        uow.stage_runs.of([])
+    names = {job_id: tuple(run.stage for run in runs) for job_id, runs in found.items()}
+    assert names == {"job-0": STAGES, "job-2": STAGES, "job-3": (), "job-9": ()}
+    assert [(job.id, tuple(run.stage for run in runs)) for job, runs in opened] == [
+        ("job-3", ()),
+        ("job-2", STAGES),
+        ("job-1", STAGES),
+    ]
+
+
 def test_only_the_stage_that_ran_fails(database: Database) -> None:
     with database.session() as uow:
         start(uow)
@@ -88,8 +126,8 @@ def test_events_are_told_in_order_and_from_where_a_reader_was(database: Database
     store_job(database)
     with database.session() as uow:
         for number in range(5):
-            uow.events.add("job-1", "step", f"step {number}", now=NOW, data={"number": number})
-        uow.events.add("job-1", "lost", "gone", now=NOW, level=EventLevel.WARNING, stage="adapter")
+            uow.events.add("job-1", "training_step", f"step {number}", now=NOW, data={"number": number})
+        uow.events.add("job-1", "work_kept", "gone", now=NOW, level=EventLevel.WARNING, stage="adapter")
         uow.commit()
     with database.session(read_only=True) as uow:
         first = uow.events.list("job-1", limit=4)

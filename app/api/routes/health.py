@@ -34,8 +34,8 @@ async def health() -> HealthBody:
 @router.get(
     "/ready",
     summary="Can the service do its work?",
-    description="Checks the database, the broker, whether the base is loaded and warm, and that the process is not "
-    "about to end; says of each how it is.",
+    description="Checks the database, the broker, the disk, whether the base is loaded and warm, and that the process "
+    "is not about to end; says of each how it is.",
     response_model=ReadyBody,
     responses={
         200: examples.response("Everything works.", examples.READY),

@@ -1,4 +1,4 @@
-"""/jobs: how specializations stand, what they made, and ending them."""
+"""/jobs: how specializations stand and what they made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from app.api import examples
 from app.api.deps import ServicesDep
 from app.api.schemas.errors import INVALID_QUERY, refusals
-from app.api.schemas.jobs import EventPage, JobBody, JobPage, MetricsBody
+from app.api.schemas.jobs import JobBody, JobPage, MetricsBody
 from app.core.errors import NotFound
 from app.core.states import JobStatus
 
@@ -53,25 +53,6 @@ def get_job(job_id: JobId, services: ServicesDep) -> JobBody:
 
 
 @router.get(
-    "/{job_id}/events",
-    summary="Read what happened",
-    description="Oldest first. To follow a job, ask again with `after` set to the last id you saw.",
-    responses={
-        200: examples.response("A page of events.", {"data": [examples.EVENT], "next": None}),
-        **refusals(no_such_job=_MISSING, bad_limit=INVALID_QUERY),
-    },
-)
-def list_events(
-    job_id: JobId,
-    services: ServicesDep,
-    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="The last id you saw.", examples=[17])] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Events a page.", examples=[100])] = 100,
-) -> EventPage:
-    page = services.jobs.events(job_id, after=after, limit=limit)
-    return EventPage.model_validate({"data": page.items, "next": page.next}, from_attributes=True)
-
-
-@router.get(
     "/{job_id}/dataset",
     summary="Download the training rows",
     description="JSONL: every row the adapter learns from, with where it came from (seeds, reply, writer).",
@@ -111,16 +92,3 @@ def get_metrics(job_id: JobId, services: ServicesDep) -> MetricsBody:
         "off_domain": found.report and found.report.off_domain,
     }
     return MetricsBody.model_validate(body, from_attributes=True)
-
-
-@router.post(
-    "/{job_id}/cancel",
-    summary="Cancel a job",
-    description="A waiting job ends at once, a running one when its worker has seen it; an ended one stays as it is.",
-    responses={
-        200: examples.response("The job as it stands now.", examples.CANCELLED_JOB),
-        **refusals(no_such_job=_MISSING),
-    },
-)
-def cancel_job(job_id: JobId, services: ServicesDep) -> JobBody:
-    return JobBody.model_validate(services.jobs.cancel(job_id), from_attributes=True)

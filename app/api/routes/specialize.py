@@ -24,8 +24,9 @@ Turns labelled examples of a domain into an expert. The answer is the job that d
 
 Send JSON, or a form with the examples as a file: JSONL, one JSON list, or CSV with a header line
 (`task, instruction, input, output`; UTF-8). `references` of an example are further right answers, a JSON list also in
-CSV; keys `id`, `category` and `domain` may be there and are not used. Without `evaluation`, part of each task's seeds
-is held out and never learned. `labelled` rows are only compared with.
+CSV; keys `id`, `category` and `domain` may be there and are not used. A JSON line may also be a chat,
+`{"messages": [system?, user, assistant], "task"?: …}`, as OpenAI's fine-tuning has it. Without `evaluation`, part of
+each task's seeds is held out and never learned. `labelled` rows are only compared with.
 
 With `domains` in place of `seeds` (JSON only), one expert learns several domains together.
 

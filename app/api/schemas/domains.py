@@ -41,6 +41,10 @@ class AdapterBody(BaseModel):
     template: TemplateBody = Field(description="What it was trained with and answers by.")
     digest: str = Field(description="Its artifact's SHA-256.")
     created_at: datetime
+    files_removed_at: datetime | None = Field(
+        description="When retention deleted its files: since then it answers nothing and cannot be promoted; null: "
+        "they are there."
+    )
     decision: str | None = Field(
         description="The gate's: promote, hold (the evidence is too small) or reject; null: it was made before gates."
     )

@@ -76,17 +76,15 @@ class GenerateQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    domain: list[Annotated[str, StringConstraints(max_length=500)]] = Field(
+    domain: list[Annotated[str, StringConstraints(max_length=500), Field(examples=["finance"])]] = Field(
         default_factory=list,
         max_length=MAX_ANSWERS,
         description="Whose expert answers; several are asked in one batch. Left out, and no adapter named: the base.",
-        examples=[["finance"]],
     )
-    adapter: list[Name] = Field(
+    adapter: list[Annotated[Name, Field(examples=["finance@v1"])]] = Field(
         default_factory=list,
         max_length=MAX_ANSWERS,
         description="A version by name or id, whatever its domain serves now; several are asked in one batch.",
-        examples=[["finance@v1"]],
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from app.core.errors import Fault
-from app.core.states import JobStatus, StageStatus
+from app.core.states import JobStatus, StageStatus, WaitsFor
 
 
 class JobErrorBody(BaseModel):
@@ -27,7 +27,7 @@ class StageProgressBody(BaseModel):
     status: StageStatus
     done: int = Field(description="How many of what the stage makes.")
     total: int | None = Field(description="How many there will be; null while that is not known.")
-    seconds: float | None = Field(description="Time spent, seconds.")
+    seconds: float | None = Field(description="Time worked, seconds, interruptions left out.")
     seconds_remaining: float | None = Field(description="Time left at the pace so far, seconds; null if not running.")
     started_at: datetime | None
     finished_at: datetime | None
@@ -49,10 +49,29 @@ class JobBody(BaseModel):
     adapter: str | None = Field(description="Id of the adapter it made.")
     error: JobErrorBody | None
     attempt: int = Field(description="How often a worker took it up.")
+    waits_for: WaitsFor | None = Field(
+        description="Why a queued job is not taken up: resume (it was paused) or review (of its rows), until POST "
+        "/jobs/{id}/resume; memory or disk, until there is enough."
+    )
     cancel_requested: bool
+    pause_requested: bool = Field(description="It stops at the next place where nothing is lost.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    queue_position: int | None = Field(
+        description="1: the next to be taken up; null: it is not in the queue, or waits for a person."
+    )
+    seconds_remaining: float | None = Field(
+        description="Of work, without the wait for jobs ahead: by the pace of the stage at work and past jobs' times. "
+        "null: it has ended, or nothing is known."
+    )
+    estimated_finish: datetime | None = Field(
+        description="When it will end, jobs ahead of it included; null: it has ended, waits for a person, or nothing "
+        "is known."
+    )
+    trained_tokens: int | None = Field(
+        description="Tokens that the expert learned from, each as often as it was read; null while there is no expert."
+    )
 
 
 class JobPage(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from app.api.schemas.rows import TextsBody
 from app.api.schemas.seeds import KnownSeedBody, WriterBody
 from app.core.records import Origin
 
@@ -18,7 +19,7 @@ class VerdictBody(BaseModel):
 
 
 class ExampleBody(BaseModel):
-    """A training row."""
+    """A training row, as it is learned."""
 
     id: str
     instruction: str
@@ -77,4 +78,8 @@ class RowLineageBody(BaseModel):
     response_writer: WriterBody
     answer: AnswerBody | None = Field(description="null: the row is a seed.")
     passages: list[UsedPassageBody]
+    was: TextsBody | None = Field(
+        description="Of a row that a person changed in a review, the texts it was made with, which writers, reply, "
+        "answer and verdicts are about."
+    )
     artifacts: dict[str, str] = Field(description="SHA-256 of what it was made from, by stage.")

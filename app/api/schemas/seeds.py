@@ -131,7 +131,9 @@ class SeedJobBody(BaseModel):
     domain: str
     status: JobStatus
     is_held_out: bool | None = Field(description="Whether it was kept to judge by; null: nobody can tell any more.")
-    adapter: WriterBody | None = Field(description="The version that learned from it.")
+    adapter: WriterBody | None = Field(
+        description="The version that learned from it; null also if a review left none of its rows."
+    )
 
 
 class SeedRowBody(BaseModel):
@@ -145,6 +147,7 @@ class SeedRowBody(BaseModel):
     instruction: str
     input: str
     output: str
+    is_edited: bool = Field(description="A person changed it in a review.")
 
 
 class SeedRowsBody(BaseModel):

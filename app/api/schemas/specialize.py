@@ -60,6 +60,12 @@ class ExamplesBody(BaseModel):
         None, description='{"preset": "paper" or "quick", and any knob to set otherwise}; left out: paper.'
     )
     base: str | None = Field(None, description="The base this service runs; left out: that one.")
+    webhook_url: str | None = Field(
+        None,
+        description="Where the service is to tell that the job ended or waits for a person (docs/webhooks.md). Needs "
+        "SELFSPEC_WEBHOOK_SECRET to be set.",
+        examples=["https://example.com/hooks/selfspec"],
+    )
 
 
 class SpecializeRequest(ExamplesBody):
@@ -96,6 +102,7 @@ FORM_SCHEMA: dict[str, Any] = {
         "labelled": {**_FILE, "description": "The same, your own labelled rows, to compare the expert with."},
         "recipe": {"type": "string", "description": "A JSON object.", "example": '{"preset": "quick"}'},
         "base": {"type": "string", "description": "The base this service runs; left empty: that one.", "example": ""},
+        "webhook_url": {"type": "string", "description": "Where to tell that the job ended or waits.", "example": ""},
     },
 }
 DOCTOR_FORM_SCHEMA: dict[str, Any] = {**FORM_SCHEMA, "title": "DoctorForm", "required": ["seeds"]}

@@ -1,0 +1,141 @@
+"""How long a job's texts will be, in tokens: counted on a few of its own prompts and seeds.
+
+Before the tokenizer is there a token counts as four characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from os.path import commonprefix
+from statistics import fmean
+
+from app.core.errors import NotReady
+from app.core.ports import Tokens
+from app.core.recipe import Recipe
+from app.core.records import Candidate, Seed
+from app.pipeline.asking import by_task
+from app.pipeline.demonstrations import Demonstrations
+from app.pipeline.holdout import Split
+from app.pipeline.instructions import prompt_at
+from app.pipeline.prompts import varying_texts
+from app.pipeline.responses import request_answer
+from app.pipeline.template import ALPACA, Template
+
+_CHARS_A_TOKEN = 4
+_COUNTED = 32  # texts of a kind that are counted
+_PROMPTS = 8  # prompts of a kind that are made and counted
+_TASKS = 4  # whose evaluation prompts are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a job is asked for. ``has_champion``: its domain serves something; ``off_domain``: other domains' items."""
+
+    recipe: Recipe
+    split: Split
+    labelled: Sequence[Seed]
+    domain: str
+    description: str
+    has_champion: bool = False
+    off_domain: int = 0
+
+
+class Texts:
+    """Mean lengths, tokens."""
+
+    def __init__(self, wanted: Wanted, tokens: Tokens) -> None:
+        self._wanted, self._tokens = wanted, tokens
+
+    @cached_property
+    def answer(self) -> float:
+        """A seed's output and the end of sequence."""
+        return self._mean(seed.output for seed in self._wanted.split.training) + 1
+
+    @cached_property
+    def prompt(self) -> float:
+        """A seed through the expert's template."""
+        return self._mean(ALPACA.render(seed.instruction, seed.input) for seed in self._wanted.split.training)
+
+    @cached_property
+    def instruction_prompt(self) -> float:
+        """What the writer of new tasks is shown."""
+        wanted = self._wanted
+        made = (
+            prompt_at(
+                at, wanted.split.training, recipe=wanted.recipe, domain=wanted.domain, description=wanted.description
+            )
+            for at in range(_PROMPTS)
+        )
+        return self._mean(shown.prompt for shown in made)
+
+    @cached_property
+    def reply(self) -> float:
+        """What is written to it: another input, or the rest of a list; never more than the recipe lets be written."""
+        recipe, seeds = self._wanted.recipe, self._wanted.split.training
+        if recipe.prompt_style == "anchored":
+            likely = self._mean(varying_texts(seeds)) + 1
+        else:
+            task = self._mean(f"{seed.instruction}\n{seed.input}" for seed in seeds) + 4  # its number and its labels
+            likely = task * (recipe.tasks_per_prompt - recipe.seeds_per_prompt)
+        return min(likely, recipe.instruction_max_new_tokens)
+
+    def response_prompt(self, *, writer: str | None) -> float:
+        """What the writer of answers is shown: an adapter, or (None) the base."""
+        wanted = self._wanted
+        asked = (
+            request_answer(
+                Candidate(seed.instruction, seed.input, seed.task, 0, 0, (seed.id,), domain=seed.domain),
+                seeds=wanted.split.training,
+                recipe=wanted.recipe,
+                domain=wanted.domain,
+                description=wanted.description,
+                writer=writer,
+            )
+            for seed in islice(wanted.split.training, _PROMPTS)
+        )
+        return self._mean(request.prompt for request in asked)
+
+    def response(self, *, writer: str | None) -> float:
+        """An adapter answers as the seeds do, the base at greater length."""
+        likely = self.answer if writer is not None else 2 * self.answer + 8
+        return min(likely, self._wanted.recipe.response_max_new_tokens)
+
+    def judged_answer(self, *, is_adapter: bool) -> float:
+        """To an evaluation item; the base often writes until it is stopped."""
+        most = self._wanted.recipe.evaluation_max_new_tokens
+        return min(most, self.answer if is_adapter else (self.answer + most) / 2)
+
+    def evaluation_read(self, template: Template, shots: int) -> float:
+        """Of one line and one number of demonstrations, over all items: what they begin alike with is read once a task.
+
+        The prompts of a few tasks stand for all.
+        """
+        wanted = self._wanted
+        tasks: dict[str, list[Seed]] = {}
+        for item in by_task(wanted.split.evaluation):
+            tasks.setdefault(item.task, []).append(item)
+        shown = Demonstrations(wanted.split.training, seed=wanted.recipe.seed, most=shots)
+        read, num_items = 0.0, 0
+        for task, items in islice(tasks.items(), _TASKS):
+            before = shown.of(task, shots)
+            prompts = [template.render(item.instruction, item.input, shown=before) for item in items[:2]]
+            first = self.count(prompts[0])
+            known = self.count(commonprefix(prompts)) if len(prompts) > 1 else 0  # noqa: RUF071 - texts, no paths
+            read += first + (len(items) - 1) * max(1, self.count(prompts[-1]) - known)
+            num_items += len(items)
+        return read * len(wanted.split.evaluation) / max(1, num_items)
+
+    def count(self, text: str) -> int:
+        try:
+            return self._tokens.count(text)
+        except NotReady:
+            return len(text) // _CHARS_A_TOKEN + 1
+
+    def _mean(self, texts: Iterable[str]) -> float:
+        """Of a few of them, spread over all."""
+        listed = list(texts)
+        sample = listed[:: max(1, len(listed) // _COUNTED)][:_COUNTED]
+        return fmean(map(self.count, sample)) if sample else 0.0
