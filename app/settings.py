@@ -159,8 +159,8 @@ class Settings(BaseSettings):
     max_deaths: int = Field(
         3,
         ge=1,
-        description="Processes of a job that may die (killed, out of memory), one after another without finishing a "
-        "stage; then the job fails. Until then it goes on from what it has made.",
+        description="Processes of a job, or workers with it, that may die (killed, out of memory), one after another "
+        "without a new line or checkpoint on disk; then the job fails. Until then it goes on from what it has made.",
     )
     job_memory_bytes: int | None = Field(
         None,

@@ -38,7 +38,7 @@ class Job(Base):
     owner: Mapped[str | None] = mapped_column(default=None)
     heartbeat_at: Mapped[datetime | None] = mapped_column(default=None)
     attempt: Mapped[int] = mapped_column(default=0)  # how often it was claimed; a fencing token
-    deaths: Mapped[int] = mapped_column(default=0)  # of its processes, one after another without finishing a stage
+    deaths: Mapped[int] = mapped_column(default=0)  # of its processes, one after another without saving anything
 
     error_code: Mapped[str | None] = mapped_column(default=None)
     error_message: Mapped[str | None] = mapped_column(Text, default=None)

@@ -73,7 +73,7 @@ def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan, *, rec
         if step.step % max(1, step.num_steps // 50) == 0:
             bench.tell("training_step", f"step {step.step}: loss {step.loss:.3f}", data=to_row(step))
         if step.step % bench.recipe.checkpoint_steps == 0:  # the engine has just written one
-            bench.pause_point()
+            bench.saved()
 
     report = bench.engine.train(
         rows,

@@ -136,8 +136,8 @@ class Bench(Protocol):
     def append(self, file: str, rows: Iterable[object]) -> None:
         """Add rows to ``file`` and flush them; a job that is to pause ends here."""
 
-    def pause_point(self) -> None:
-        """A job that is to pause ends here: call it where all that is made is on disk."""
+    def saved(self) -> None:
+        """All that is made is on disk: that is progress, and a job that is to pause ends here."""
 
     def write(self, file: str, rows: Iterable[object]) -> None:
         """Make ``file`` of these rows."""

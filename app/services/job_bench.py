@@ -71,7 +71,7 @@ class JobBench:
         self.stage, self.folder, self.checkpoints, self.engine = stage, folder, checkpoints, engine
         self.done, self.total, self.detail = 0, 0, dict[str, Any]()
         self._job_id, self._made, self._kinds, self._around = order.job_id, made, kinds, around
-        self._writing, self._clock, self.pause_point = writing, clock, pause_point
+        self._writing, self._clock, self._pause_point = writing, clock, pause_point
         self._told_at = 0.0
         self._meter = WorkMeter(engine)
 
@@ -142,7 +142,13 @@ class JobBench:
         with self._writing() as uow:
             self._note_work(uow)
         append_rows(self.folder / file, rows)
-        self.pause_point()
+        self.saved()
+
+    def saved(self) -> None:
+        """What the next attempt need not make again is one more thing that this one did not die of."""
+        with self._writing() as uow:
+            uow.jobs.forget_deaths(self._job_id)
+        self._pause_point()
 
     def write(self, file: str, rows: Iterable[object]) -> None:
         self.keep_lease()

@@ -16,6 +16,10 @@ from app.storage.database import Database, UnitOfWork
 from app.storage.jobs import Failure
 
 MAX_DEATHS = 3
+WORKER_LOST = (
+    "the worker was lost while it worked on the job: its process, container or machine ended without a word, "
+    "maybe for want of memory"
+)
 _AT_ONCE = 100  # jobs that a look considers
 
 
@@ -53,7 +57,7 @@ class LeaseService:
         lease_seconds: float,
         max_deaths: int = MAX_DEATHS,
     ) -> None:
-        """``max_deaths``: so many of a job's processes may die, one after another without finishing a stage."""
+        """``max_deaths``: so many of a job's processes may die, one after another without saving anything new."""
         self._database, self._artifacts, self._clock = database, artifacts, clock
         self._lease_seconds, self._max_deaths = lease_seconds, max_deaths
 
@@ -63,15 +67,22 @@ class LeaseService:
             return uow.jobs.takeable_ids(now=self._clock(), lease_seconds=self._lease_seconds, limit=_AT_ONCE)
 
     def take(self, job_id: str, *, owner: str) -> Lease | None:
-        """The lease, or None if the job is someone else's or ended."""
+        """The lease, or None if the job is someone else's or ended.
+
+        A job that takes its whole worker with it (a container whose memory it fills) dies like one whose process was
+        killed: here is where that is noticed, and where it ends if nothing helps.
+        """
         with self._database.session() as uow:
             now = self._clock()
-            attempt = uow.jobs.claim(job_id, owner=owner, now=now, lease_seconds=self._lease_seconds)
-            if attempt is None:
+            claim = uow.jobs.claim(job_id, owner=owner, now=now, lease_seconds=self._lease_seconds)
+            if claim is None:
                 return None
-            uow.events.add(job_id, "job_started", f"attempt {attempt}", now=now, data={"owner": owner})
+            lease = Lease(job_id, owner, claim.attempt)
+            is_given_up = claim.is_takeover and self._is_given_up(uow, lease, WORKER_LOST)
+            if not is_given_up:
+                uow.events.add(job_id, "job_started", f"attempt {claim.attempt}", now=now, data={"owner": owner})
             uow.commit()
-        return Lease(job_id, owner, attempt)
+        return None if is_given_up else lease
 
     def renew(self, lease: Lease) -> bool:
         """False: the lease is lost."""
@@ -118,20 +129,21 @@ class LeaseService:
         how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
         message = f"the process of the job ended with {how}{': ' + last_words if last_words else ''}"
         with suppress(Conflict), self._database.session() as uow:
-            deaths = uow.jobs.count_death(lease.job_id)
-            self._tell_death(uow, lease, message, deaths)
-            if deaths < self._max_deaths or uow.jobs.get(lease.job_id).cancel_requested:
+            if not self._is_given_up(uow, lease, message):
                 self._queue_again(uow, lease, None)
-            else:
-                self._fail(uow, lease, message)
             uow.commit()
 
-    def _tell_death(self, uow: UnitOfWork, lease: Lease, message: str, deaths: int) -> None:
-        then = "the job is given up" if deaths >= self._max_deaths else "it goes on from what it has made"
-        told = f"{message} ({deaths} of {self._max_deaths} without finishing a stage); {then}"
+    def _is_given_up(self, uow: UnitOfWork, lease: Lease, message: str) -> bool:
+        """Count a death and tell of it; too many, and the job has failed. Raises Conflict if the lease is lost."""
+        deaths, job, now = uow.jobs.count_death(lease.job_id), uow.jobs.get(lease.job_id), self._clock()
+        is_given_up = deaths >= self._max_deaths and not job.cancel_requested
+        then = "the job is given up" if is_given_up else "it goes on from what it has made"
+        told = f"{message} ({deaths} of {self._max_deaths} without saving anything new); {then}"
         data = {"deaths": deaths, "max_deaths": self._max_deaths}
-        now, stage = self._clock(), uow.jobs.get(lease.job_id).stage
-        uow.events.add(lease.job_id, "process_died", told, now=now, level=EventLevel.WARNING, stage=stage, data=data)
+        uow.events.add(job.id, "process_died", told, now=now, level=EventLevel.WARNING, stage=job.stage, data=data)
+        if is_given_up:
+            self._fail(uow, lease, message)
+        return is_given_up
 
     def _fail(self, uow: UnitOfWork, lease: Lease, message: str) -> None:
         """Raises Conflict if the lease is lost."""

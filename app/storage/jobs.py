@@ -39,6 +39,14 @@ class Failure:
         return cls("internal_error", f"{type(error).__name__}: {error}")
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim got: the attempt's number, from 1, and whether an owner had fallen silent."""
+
+    attempt: int
+    is_takeover: bool
+
+
 class JobRepository:
     """Jobs of the unit of work's transaction."""
 
@@ -92,13 +100,19 @@ class JobRepository:
         """The job that a request with this key made."""
         return self._session.scalar(select(Job).where(Job.idempotency_key == key))
 
-    def claim(self, job_id: str, *, owner: str, now: datetime, lease_seconds: float) -> int | None:
+    def claim(self, job_id: str, *, owner: str, now: datetime, lease_seconds: float) -> Claim | None:
         """Take the lease of a job that is queued, or running with its lease run out.
 
-        Returns the attempt's number (from 1), or None if the job is someone else's, waits for a person, is final or
-        unknown. A job whose cancellation or pause was requested can be claimed: its new owner is the one to end it.
+        Returns None if the job is someone else's, waits for a person, is final or unknown. A job whose cancellation or
+        pause was requested can be claimed: its new owner is the one to end it.
         """
-        free = or_(_is_next(), _expired(now, lease_seconds))
+        if (attempt := self._take(job_id, _is_next(), owner=owner, now=now)) is not None:
+            return Claim(attempt, is_takeover=False)
+        if (attempt := self._take(job_id, _expired(now, lease_seconds), owner=owner, now=now)) is not None:
+            return Claim(attempt, is_takeover=True)
+        return None
+
+    def _take(self, job_id: str, free: ColumnElement[bool], *, owner: str, now: datetime) -> int | None:
         return self._session.scalar(
             update(Job)
             .where(Job.id == job_id, free)
@@ -161,12 +175,12 @@ class JobRepository:
         return self.get(job_id)
 
     def count_death(self, job_id: str) -> int:
-        """Its process died; returns how many did, one after another without finishing a stage."""
+        """Its process died; returns how many did, one after another without saving anything new."""
         counted = update(Job).where(Job.id == job_id).values(deaths=Job.deaths + 1).returning(Job.deaths)
         return self._session.scalars(counted.execution_options(synchronize_session=False)).one()
 
     def forget_deaths(self, job_id: str) -> None:
-        """A stage was finished: those that died before count no more."""
+        """The job got further: those that died before count no more."""
         self._update(job_id, Job.deaths > 0, deaths=0)
 
     def request_pause(self, job_id: str) -> Job:

@@ -64,7 +64,7 @@ class FolderBench:
         with (self.folder / file).open("a", encoding="utf-8") as out:
             out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    def pause_point(self) -> None:
+    def saved(self) -> None:
         """Nobody asks for a pause here."""
 
     def write(self, file: str, rows: Iterable[object]) -> None:

@@ -18,11 +18,11 @@ def work(service: Service, job_id: str) -> None:
     """What a worker does with a job."""
     resources = service.resources
     with resources.database.session() as uow:
-        attempt = uow.jobs.claim(job_id, owner="test", now=resources.clock(), lease_seconds=600)
+        claim = uow.jobs.claim(job_id, owner="test", now=resources.clock(), lease_seconds=600)
         uow.commit()
-    assert attempt is not None
+    assert claim is not None
     JobRunner(
-        Lease(job_id, "test", attempt),
+        Lease(job_id, "test", claim.attempt),
         database=resources.database,
         artifacts=resources.artifacts,
         engine=FakeEngine(base_name=resources.settings.base),

@@ -71,7 +71,7 @@ class Workbench:
         (self.folder / file).unlink(missing_ok=True)
         self.append(file, listed)
 
-    def pause_point(self) -> None:
+    def saved(self) -> None:
         pass
 
     def progress(self, done: int, total: int, *, detail: Mapping[str, Any] | None = None) -> None:

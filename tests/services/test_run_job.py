@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,17 @@ from app.services.lease import MAX_DEATHS, Held, LeaseLost
 from app.services.run_job import JobRunner
 from app.storage.artifacts import read_rows
 from app.storage.database import Database, UnitOfWork
-from tests.services.house import BASE, EVALUATION, SEEDS, SMALL_JOB, Countdown, House, Killed, MortalEngine
+from tests.services.house import (
+    BASE,
+    EVALUATION,
+    LEASE_SECONDS,
+    SEEDS,
+    SMALL_JOB,
+    Countdown,
+    House,
+    Killed,
+    MortalEngine,
+)
 
 SMALL: dict[str, Any] = {**SMALL_JOB, "num_examples": 70, "max_prompts": 200, "evaluation_shots": (0, 1)}
 STAGES = ("instructions", "responses", "dataset", "adapter", "metrics", "gate")
@@ -487,13 +497,42 @@ def test_what_the_job_cannot_help_is_no_failure(house: House, reference: Referen
     assert_goes_on(house, job_id, reference)
 
 
-def test_a_finished_stage_forgives_the_deaths_before_it(house: House, reference: Reference) -> None:
+def test_what_was_saved_forgives_the_deaths_before_it(house: House) -> None:
+    """A long job on a machine that is taken away every few minutes gets there, wave by wave."""
+    job_id, kills = house.order(**{**SMALL, "batch_size": 16}), 0
+    while "adapter" not in [event.stage for event in house.events(job_id, "stage_started")]:
+        with pytest.raises(Killed):
+            house.run(job_id, engine=MortalEngine(Countdown(2)))
+        kills += 1
+    assert len(house.events(job_id, "process_died")) == kills - 1 > MAX_DEATHS
+    house.run(job_id)
+    assert house.job(job_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_job_that_takes_its_worker_with_it_again_and_again_fails(house: House, reference: Reference) -> None:
+    """A container whose memory it fills is killed whole: nobody is left to tell of it, or to count."""
     job_id = kill_at_engine_call(reference.second_call("responses"), house)
     for _ in range(MAX_DEATHS - 1):
-        house.leases.note_death(house.take(job_id), exit_code=-9, last_words="")
-    assert (house.job(job_id).status, house.job(job_id).deaths) == (JobStatus.QUEUED, MAX_DEATHS - 1)
+        house.take(job_id)
+    house.now += timedelta(seconds=LEASE_SECONDS + 1)
+    assert house.leases.take(job_id, owner="worker") is None
+    job = house.job(job_id)
+    assert (job.status, job.error_code, job.error_fault) == (JobStatus.FAILED, "process_died", "service")
+    assert (job.error_message or "").startswith("the worker was lost while it worked on the job")
+    assert len(house.events(job_id, "process_died")) == MAX_DEATHS
+    house.services.mover.retry(job_id)
     house.run(job_id)
-    assert (house.job(job_id).deaths, house.digests(job_id)) == (0, reference.digests)
+    assert house.digests(job_id) == reference.digests
+
+
+def test_a_cancel_counts_before_the_deaths(house: House, reference: Reference) -> None:
+    job_id = kill_at_engine_call(reference.second_call("responses"), house)
+    for _ in range(MAX_DEATHS - 1):
+        house.take(job_id)
+    house.services.mover.cancel(job_id)
+    lease = house.take(job_id)
+    house.leases.end_cancelled(lease)
+    assert house.job(job_id).status is JobStatus.CANCELLED
 
 
 # ---- odd domains ----

@@ -16,9 +16,9 @@ from tests.storage.samples import DOMAIN, LATER, LEASE_SECONDS, NOW, at_once, ne
 
 def claim(database: Database, owner: str, *, now: object = NOW, job_id: str = "job-1") -> int | None:
     with database.session() as uow:
-        attempt = uow.jobs.claim(job_id, owner=owner, now=now, lease_seconds=LEASE_SECONDS)  # type: ignore[arg-type]
+        claim = uow.jobs.claim(job_id, owner=owner, now=now, lease_seconds=LEASE_SECONDS)  # type: ignore[arg-type]
         uow.commit()
-    return attempt
+    return None if claim is None else claim.attempt
 
 
 def move(database: Database, after: JobStatus, **values: object) -> Job:

@@ -16,6 +16,7 @@ from app.core.states import JobStatus, WaitsFor
 from app.models import Base
 from app.models.base import UtcDateTime
 from app.storage.database import Database, alembic_config, migrating
+from app.storage.jobs import Claim
 from tests.storage.samples import DOMAIN, NOW, add_adapter, at_once, new_job, with_sample
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_jobs_from_before_have_neither_paused_nor_died(empty_url: str) -> None:
             assert (held.status, ended.status) == (JobStatus.QUEUED, JobStatus.SUCCEEDED)
             assert [run.worked_seconds for run in uow.stage_runs.list("job-1")] == [0.0]
             assert list(uow.jobs.queued_ids()) == ["job-1"]  # who had paused is simply the next
-            assert uow.jobs.claim("job-1", owner="worker", now=NOW, lease_seconds=30) == 1
+            assert uow.jobs.claim("job-1", owner="worker", now=NOW, lease_seconds=30) == Claim(1, is_takeover=False)
 
 
 def test_models_and_migrations_agree(empty_url: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import make_url, text
 
 from app.core.errors import DatabaseAway
 from app.storage.database import Database
+from app.storage.jobs import Claim
 from tests.storage.conftest import throw_away_postgres
 from tests.storage.samples import LATER, LEASE_SECONDS, NOW, store_job, with_sample
 
@@ -44,6 +45,7 @@ def test_the_next_worker_takes_over_from_one_that_stands_still_inside_a_transact
         with pytest.raises(DatabaseAway), frozen.session() as held:
             assert held.jobs.heartbeat(job_id, owner="a", attempt=1, now=NOW)  # the row is locked
             with database.session() as uow:
-                assert uow.jobs.claim(job_id, owner="b", now=LATER, lease_seconds=LEASE_SECONDS) == 2
+                taken = uow.jobs.claim(job_id, owner="b", now=LATER, lease_seconds=LEASE_SECONDS)
+                assert taken == Claim(attempt=2, is_takeover=True)
                 uow.commit()
             held.commit()

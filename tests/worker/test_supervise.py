@@ -35,6 +35,7 @@ from worker.supervise import Supervisor
 pytestmark = pytest.mark.service
 
 STARTING = "starting"  # before its first stage
+WRITING = "writing"  # it has a file on the disk
 LONG_TRAINING: dict[str, Any] = {"num_examples": 300, "batch_size": 1, "epochs": 100, "checkpoint_steps": 1}
 NOT_EVEN_ROOTS = Path("/sys/kernel")  # nobody can make a folder there
 ENDLESS: dict[str, Any] = {"num_examples": 1_000_000, "max_prompts": 1_000_000}
@@ -55,6 +56,8 @@ class Watch:
     def _is_there(self) -> bool:
         if self._stage == STARTING:
             return bool(children(self._job_id))
+        if self._stage == WRITING:
+            return bool(self._house.drafts(self._job_id))
         return self._stage in [event.stage for event in self._house.events(self._job_id, "stage_started")]
 
 
@@ -275,7 +278,7 @@ def test_a_worker_whose_job_was_taken_over_kills_its_process(house: House, store
     later = LeaseService(
         house.database, house.artifacts, clock=lambda: now() + timedelta(hours=1), lease_seconds=LEASE_SECONDS
     )
-    supervise_until(house, stores, job_id, lambda: later.take(job_id, owner="rival"))
+    supervise_until(house, stores, job_id, lambda: later.take(job_id, owner="rival"), stage=WRITING)
     job = house.job(job_id)
     assert (job.status, job.owner, job.attempt) == (JobStatus.RUNNING, "rival", 2)
     assert house.drafts(job_id) != []  # the rival's now
