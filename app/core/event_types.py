@@ -12,6 +12,7 @@ EventType = Literal[
     "job_started",
     "job_interrupted",
     "process_died",
+    "worker_lost",
     "waiting_for_memory",
     "waiting_for_disk",
     "memory_may_not_do",

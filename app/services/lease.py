@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.core.errors import Conflict, Fault
+from app.core.event_types import EventType
 from app.core.states import JobStatus, StageStatus, WaitsFor
 from app.models import EventLevel
 from app.storage.artifacts import ArtifactStore
@@ -78,7 +79,7 @@ class LeaseService:
             if claim is None:
                 return None
             lease = Lease(job_id, owner, claim.attempt)
-            is_given_up = claim.is_takeover and self._is_given_up(uow, lease, WORKER_LOST)
+            is_given_up = claim.is_takeover and self._is_given_up(uow, lease, "worker_lost", WORKER_LOST, now=now)
             if not is_given_up:
                 uow.events.add(job_id, "job_started", f"attempt {claim.attempt}", now=now, data={"owner": owner})
             uow.commit()
@@ -129,25 +130,25 @@ class LeaseService:
         how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
         message = f"the process of the job ended with {how}{': ' + last_words if last_words else ''}"
         with suppress(Conflict), self._database.session() as uow:
-            if not self._is_given_up(uow, lease, message):
+            if not self._is_given_up(uow, lease, "process_died", message, now=self._clock()):
                 self._queue_again(uow, lease, None)
             uow.commit()
 
-    def _is_given_up(self, uow: UnitOfWork, lease: Lease, message: str) -> bool:
+    def _is_given_up(self, uow: UnitOfWork, lease: Lease, type: EventType, message: str, *, now: datetime) -> bool:
         """Count a death and tell of it; too many, and the job has failed. Raises Conflict if the lease is lost."""
-        deaths, job, now = uow.jobs.count_death(lease.job_id), uow.jobs.get(lease.job_id), self._clock()
+        deaths, job = uow.jobs.count_death(lease.job_id), uow.jobs.get(lease.job_id)
         is_given_up = deaths >= self._max_deaths and not job.cancel_requested
         then = "the job is given up" if is_given_up else "it goes on from what it has made"
         told = f"{message} ({deaths} of {self._max_deaths} without saving anything new); {then}"
         data = {"deaths": deaths, "max_deaths": self._max_deaths}
-        uow.events.add(job.id, "process_died", told, now=now, level=EventLevel.WARNING, stage=job.stage, data=data)
+        uow.events.add(job.id, type, told, now=now, level=EventLevel.WARNING, stage=job.stage, data=data)
         if is_given_up:
-            self._fail(uow, lease, message)
+            self._fail(uow, lease, type, message)
         return is_given_up
 
-    def _fail(self, uow: UnitOfWork, lease: Lease, message: str) -> None:
+    def _fail(self, uow: UnitOfWork, lease: Lease, code: str, message: str) -> None:
         """Raises Conflict if the lease is lost."""
-        now, failure = self._clock(), Failure("process_died", message, fault=Fault.SERVICE)
+        now, failure = self._clock(), Failure(code, message, fault=Fault.SERVICE)
         uow.jobs.move(lease.job_id, JobStatus.FAILED, now=now, attempt=lease.attempt, failure=failure)
         uow.stage_runs.fail(lease.job_id, now=now)
         uow.events.add(lease.job_id, "job_failed", message, now=now, level=EventLevel.ERROR)

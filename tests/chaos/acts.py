@@ -18,7 +18,7 @@ from tests.chaos.plan import Trouble
 from tests.chaos.processes import API, Keeper
 from tests.chaos.stacks import Stack
 
-MAX_KILLS = 2  # of one job's process: more deaths in a row than the service forgives would fail it
+MAX_KILLS = 2  # of one job's process or worker: more deaths in a row than the service forgives would fail it
 NUM_DOUBLES = 5  # messages at once
 PATIENCE_STAGES = 6  # of all jobs, before any stage will do
 PATIENCE_LEASES = 10  # a frozen worker is woken after so many, whether its job was taken over or not
@@ -41,7 +41,7 @@ class Saboteur:
     def __init__(self, keeper: Keeper, stack: Stack, queue: JobQueue, *, chance: random.Random, lease: float) -> None:
         """``lease`` in seconds."""
         self._keeper, self._stack, self._queue, self._chance, self._lease = keeper, stack, queue, chance, lease
-        self._kills = Counter[str]()  # of processes, by job
+        self._kills = Counter[str]()  # of processes and workers, frozen ones too, by job
         self._frozen: Frozen | None = None
         self.counts = Counter[str]()
 
@@ -114,6 +114,7 @@ class Saboteur:
             return False
         job, worker, child = found
         self._keeper.freeze(worker, child)
+        self._kills[job.id] += 1
         self._frozen = Frozen(worker, child, job.id, job.attempt, time.monotonic())
         return True
 

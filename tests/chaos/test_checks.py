@@ -166,12 +166,11 @@ def test_a_caller_who_cancels_may_come_too_late_and_one_who_retries_wants_it_don
     assert any("is cancelled" in fault for fault in service.faults(retries))
 
 
-def test_a_lease_that_was_lost_counts_as_taken_over_and_one_given_back_does_not(service: Service) -> None:
+def test_a_worker_that_was_lost_counts_as_a_takeover_and_a_process_that_died_does_not(service: Service) -> None:
     def count() -> int:
         return num_takeovers(find(service.url, service.store, {}).events[service.job_id])
 
     event("process_died")(service)
-    event("job_started")(service)
     assert count() == 0
-    event("job_started")(service)
+    event("worker_lost")(service)
     assert count() == 1

@@ -504,7 +504,7 @@ def test_what_was_saved_forgives_the_deaths_before_it(house: House) -> None:
         with pytest.raises(Killed):
             house.run(job_id, engine=MortalEngine(Countdown(2)))
         kills += 1
-    assert len(house.events(job_id, "process_died")) == kills - 1 > MAX_DEATHS
+    assert len(house.events(job_id, "worker_lost")) == kills - 1 > MAX_DEATHS
     house.run(job_id)
     assert house.job(job_id).status is JobStatus.SUCCEEDED
 
@@ -517,9 +517,9 @@ def test_a_job_that_takes_its_worker_with_it_again_and_again_fails(house: House,
     house.now += timedelta(seconds=LEASE_SECONDS + 1)
     assert house.leases.take(job_id, owner="worker") is None
     job = house.job(job_id)
-    assert (job.status, job.error_code, job.error_fault) == (JobStatus.FAILED, "process_died", "service")
+    assert (job.status, job.error_code, job.error_fault) == (JobStatus.FAILED, "worker_lost", "service")
     assert (job.error_message or "").startswith("the worker was lost while it worked on the job")
-    assert len(house.events(job_id, "process_died")) == MAX_DEATHS
+    assert len(house.events(job_id, "worker_lost")) == MAX_DEATHS
     house.services.mover.retry(job_id)
     house.run(job_id)
     assert house.digests(job_id) == reference.digests
