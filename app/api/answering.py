@@ -217,9 +217,9 @@ async def _begin(
     on_piece: OnPiece | None = None,
 ) -> Asked:
     """In a thread if it may block. What a cancelled caller had asked for meanwhile is given up."""
+    if (asked := generator.begin_at_once(prompt, drawing, target=target, on_piece=on_piece)) is not None:
+        return asked
     begin = partial(generator.begin, prompt, drawing, target=target, on_piece=on_piece)
-    if not generator.may_block(prompt, target):
-        return begin()
     begun = asyncio.ensure_future(to_thread.run_sync(begin, limiter=room.limiter))
     try:
         return await asyncio.shield(begun)

@@ -76,6 +76,9 @@ class AdapterHost(Protocol):
         changes nothing; NotReady if every byte or slot is pinned.
         """
 
+    def use(self, adapter: str) -> bool:
+        """Whether it is attached; marks it as just used, as ``attach`` does, and waits for nothing."""
+
     def detach(self, adapter: str) -> None:
         """Free its slot and its memory once the requests in flight are done; unknown ids are ignored."""
 

@@ -172,6 +172,12 @@ class TorchEngine:
         self._table.use(adapter)
         return replace(proof, slot=self._table.slot_of(adapter))
 
+    def use(self, adapter: str) -> bool:
+        if adapter not in self._proofs or self._host.get(adapter) is None:
+            return False
+        self._table.use(adapter)
+        return True
+
     def detach(self, adapter: str) -> None:
         if self._proofs.pop(adapter, None) is not None:
             self._loop.call_soon(lambda: self._batching.residents.detach(adapter))

@@ -200,6 +200,12 @@ class FakeEngine:
                 self._places.load(adapter, rank=config.get("r", 8), busy=self._busy())
             return self._places.use(adapter, pin=pin, busy=self._busy())
 
+    def use(self, adapter: str) -> bool:
+        with self._changed:
+            if is_there := adapter in self._places:
+                self._places.use(adapter, pin=False, busy=())
+            return is_there
+
     def detach(self, adapter: str) -> None:
         with self._changed:
             self._places.drop(adapter, busy=self._busy())

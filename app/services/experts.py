@@ -1,7 +1,8 @@
 """Who answers: a domain's champion, one version, an adapter that was loaded by name, or the bare base.
 
-Which adapter is the champion is read from the database at each request, so that every process serves a new one at once.
-The base stands in for nobody: it answers only when nobody, or it itself, is named.
+Which adapter is the champion is read from the database again whenever anything was committed to it, by whatever
+process, so that every process serves a new one at once. The base stands in for nobody: it answers only when nobody, or
+it itself, is named.
 """
 
 from __future__ import annotations
@@ -51,6 +52,14 @@ class Expert:
 BARE_BASE = Expert(domain=None, adapter=None, name=None, job=None, template=ALPACA)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Who answered, and the database's version from before that was found out."""
+
+    version: int
+    expert: Expert
+
+
 class Experts:
     """Finds and attaches."""
 
@@ -62,6 +71,21 @@ class Experts:
         self._template = lru_cache(maxsize=_REMEMBERED)(read_template)
         self._folder = lru_cache(maxsize=_REMEMBERED)(self._find_folder)
         self._versions: dict[str, Adapter] = {}  # that were asked for, by the name or id they were asked by
+        self._known: dict[Target, _Known] = {}
+
+    def at_hand(self, target: Target) -> Expert | None:
+        """Who answers for ``target``, attached, if that can be said at once: the same as ``resolve`` would say.
+
+        Waits for nothing. Raises NotReady.
+        """
+        self._engine.wait_ready(0)
+        if target == Target():
+            return BARE_BASE
+        known = self._known.get(target)
+        if known is None or known.version != self._database.version():
+            return None
+        expert = known.expert
+        return expert if expert.adapter is None or self._engine.use(expert.adapter) else None
 
     def resolve(self, target: Target) -> Expert:
         """Who answers for ``target``, attached.
@@ -71,6 +95,15 @@ class Experts:
         base = self._engine.wait_ready(0)
         if target == Target():
             return BARE_BASE
+        version = self._database.version()  # before anything is read: what is committed meanwhile makes it another one
+        expert = self._resolve(target, base)
+        if version is not None and not _is_loaded(expert):
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[target] = _Known(version, expert)
+        return expert
+
+    def _resolve(self, target: Target, base: BaseInfo) -> Expert:
         try:
             adapter = self._find(target)
         except NotFound:
@@ -142,6 +175,11 @@ def _find_model(uow: UnitOfWork, model: str) -> Adapter:
             return find_adapter(uow, model)
         except NotFound:
             raise unknown from None
+
+
+def _is_loaded(expert: Expert) -> bool:
+    """Whether it came from a folder by name: no commit tells that its files changed."""
+    return expert.adapter is not None and expert.domain is None
 
 
 def _check_base(adapter: Adapter, base: BaseInfo) -> None:

@@ -79,10 +79,6 @@ class Generator:
         self._experts = Experts(database, artifacts, engine, loaded=loaded)
         self._prompter = Prompter(engine, Demonstrations(database, artifacts))
 
-    def may_block(self, prompt: Question | str, target: Target) -> bool:
-        """Whether ``begin`` may wait for a disk or a database, or read a long text: then it belongs in a thread."""
-        return target != Target() or self._prompter.is_long(prompt)
-
     def begin(
         self, prompt: Question | str, drawing: Drawing, *, target: Target, on_piece: OnPiece | None = None
     ) -> Asked:
@@ -91,7 +87,17 @@ class Generator:
         Raises UnknownDomain, NotFound, NotReady, AdapterRefused, and InvalidInput for a prompt that does not fit the
         base; what the engine refuses comes with the futures. ``on_piece`` is called on the engine's thread.
         """
-        expert = self.resolve(target)
+        return self._ask(self.resolve(target), prompt, drawing, on_piece)
+
+    def begin_at_once(
+        self, prompt: Question | str, drawing: Drawing, *, target: Target, on_piece: OnPiece | None = None
+    ) -> Asked | None:
+        """``begin`` for an event loop. None: it may wait for a disk or a database, so it belongs in a thread."""
+        if self._prompter.takes_time(prompt) or (expert := self._experts.at_hand(target)) is None:
+            return None
+        return self._ask(expert, prompt, drawing, on_piece)
+
+    def _ask(self, expert: Expert, prompt: Question | str, drawing: Drawing, on_piece: OnPiece | None) -> Asked:
         made = self._prompter.make(
             prompt, expert.template, job=expert.job, max_new_tokens=drawing.max_new_tokens, truncate=drawing.truncate
         )

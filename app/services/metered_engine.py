@@ -97,6 +97,9 @@ class MeteredEngine:
     def attach(self, adapter: str, folder: Path, *, pin: bool = False) -> Attachment:
         return self._engine.attach(adapter, folder, pin=pin)
 
+    def use(self, adapter: str) -> bool:
+        return self._engine.use(adapter)
+
     def detach(self, adapter: str) -> None:
         self._engine.detach(adapter)
 

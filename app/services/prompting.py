@@ -44,11 +44,11 @@ class Prompter:
     def __init__(self, engine: Engine, demonstrations: Demonstrations) -> None:
         self._engine, self._demonstrations = engine, demonstrations
 
-    def is_long(self, prompt: Question | str) -> bool:
-        """Whether reading it takes more than a moment."""
+    def takes_time(self, prompt: Question | str) -> bool:
+        """Whether ``make`` takes more than a moment: a long text, or demonstrations, which a disk may hold."""
         if isinstance(prompt, str):
             return len(prompt) > _LONG
-        return len(prompt.instruction) + len(prompt.input) > _LONG
+        return prompt.shots > 0 or len(prompt.instruction) + len(prompt.input) > _LONG
 
     def make(
         self,

@@ -30,7 +30,7 @@ from app.storage.promotions import PromotionRepository
 from app.storage.retention import RetentionRepository
 from app.storage.row_edits import RowEditRepository
 from app.storage.seed_uses import SeedUseRepository
-from app.storage.sqlite import DEFERRED, prepare_sqlite
+from app.storage.sqlite import DEFERRED, DataVersion, prepare_sqlite
 from app.storage.stage_runs import StageRunRepository
 from app.storage.throughputs import ThroughputRepository
 from app.storage.uploaded_files import UploadedFileRepository
@@ -89,6 +89,7 @@ class Database:
         self.url = url
         self._engine = _make_engine(url)
         self._reader = self._engine.execution_options(**{DEFERRED: True})
+        self._version = _data_version(self._engine)
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[UnitOfWork]:
@@ -100,6 +101,13 @@ class Database:
         engine = self._reader if read_only else self._engine
         with _translated(self.url), Session(engine, expire_on_commit=False) as session:
             yield UnitOfWork(session)
+
+    def version(self) -> int | None:
+        """Another number after each commit, by whatever process: what was read since the same number still holds.
+
+        Waits for nothing. None if it cannot be told so: a server would have to be asked.
+        """
+        return None if self._version is None else self._version.read()
 
     def upgrade(self) -> None:
         """Bring the tables to the newest version; at once if they are. Several processes may do so together."""
@@ -137,6 +145,8 @@ class Database:
 
     def dispose(self) -> None:
         """Close all idle connections."""
+        if self._version is not None:
+            self._version.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -189,6 +199,12 @@ def _make_engine(url: str, *, for_migrations: bool = False) -> Engine:
     engine = create_engine(parsed, poolclass=poolclass)
     prepare_sqlite(engine, foreign_keys=not for_migrations)
     return engine
+
+
+def _data_version(engine: Engine) -> DataVersion | None:
+    file = engine.url.database
+    is_file = engine.dialect.name == "sqlite" and file and not file.startswith((":", "file:"))
+    return DataVersion(file) if is_file and file else None
 
 
 def _make_folder(folder: Path) -> None:

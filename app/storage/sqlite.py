@@ -7,9 +7,10 @@ one that says it will not write does not.
 
 from __future__ import annotations
 
+import threading
 import time
 from sqlite3 import Connection as SqliteConnection
-from sqlite3 import Cursor, OperationalError
+from sqlite3 import Cursor, Error, OperationalError, connect
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -52,3 +53,39 @@ def prepare_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
     def on_begin(connection: Connection) -> None:
         deferred = connection.get_execution_options().get(DEFERRED, False)
         connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+
+class DataVersion:
+    """Counts what others commit to a file: SQLite does so for each connection, so one is kept for the asking.
+
+    Safe for threads, and quick enough for an event loop: it waits for no lock.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._connection: SqliteConnection | None = None
+        self._is_closed = False  # for good: another connection would count from its own beginning
+        self._lock = threading.Lock()
+
+    def read(self) -> int | None:
+        """Another number after each commit, by whatever process; None if it cannot be told now."""
+        with self._lock:
+            try:
+                (version,) = self._opened().execute("PRAGMA data_version").fetchone()
+            except Error:
+                return None
+            return int(version)
+
+    def close(self) -> None:
+        """Nothing can be told from now on."""
+        with self._lock:
+            self._is_closed = True
+            if self._connection is not None:
+                self._connection.close()
+
+    def _opened(self) -> SqliteConnection:
+        if self._connection is None:
+            if self._is_closed:
+                raise OperationalError("closed")
+            self._connection = connect(self._file, timeout=0, isolation_level=None, check_same_thread=False)
+        return self._connection
