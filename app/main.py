@@ -52,6 +52,29 @@ log = logging.getLogger(__name__)
 CLEAN_SECONDS = 3600.0  # between two times that what nobody needs is deleted
 FIRST_CLEAN_SECONDS = 60.0  # from the start until the first
 
+_ROOMS = (  # in the documentation's order
+    specialize,
+    estimate,
+    seeds,
+    jobs,
+    job_events,
+    job_moves,
+    rows,
+    lineage,
+    corpora,
+    domains,
+    adapters,
+    generate,
+    openai,
+    openai_files,
+    openai_models,
+    openai_tuning,
+    vllm_adapters,
+    engine,
+    health,
+)
+_ASKED_MOST = (generate, openai)  # a request tries one room after the other: these come first
+
 DESCRIPTION = """\
 Turns a handful of labelled examples of a domain into an expert, served beside other experts on one shared base model.
 
@@ -76,10 +99,9 @@ def create_app(resources: Resources | None = None) -> FastAPI:
     app.state.watch = Watch(app, settings)
     errors.install(app)
     docs.install(app)
-    openapi.install(app)
+    openapi.install(app, paths=[route.path_format for room in _ROOMS for route in room.router.routes])
     admin.install(app, settings.admin_key.get_secret_value() if settings.admin_key is not None else None)
-    rooms = (specialize, estimate, seeds, jobs, job_events, job_moves, rows, lineage, corpora, domains, adapters)
-    for room in (*rooms, generate, openai, openai_files, openai_models, openai_tuning, vllm_adapters, engine, health):
+    for room in (*_ASKED_MOST, *(room for room in _ROOMS if room not in _ASKED_MOST)):
         app.include_router(room.router, dependencies=[Depends(deps.check_url)])
     return app
 

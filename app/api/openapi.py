@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,14 +15,15 @@ _HAND_PARSED: tuple[type[BaseModel], ...] = (SpecializeRequest, DoctorRequest)
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")  # every 422 of ours has an ErrorBody instead
 
 
-def install(app: FastAPI) -> None:
-    """Let ``app.openapi()`` be complete."""
-    app.openapi = _completed(app.openapi)  # type: ignore[method-assign]
+def install(app: FastAPI, *, paths: Sequence[str]) -> None:
+    """Let ``app.openapi()`` be complete, its paths in the order of ``paths``."""
+    app.openapi = _completed(app.openapi, paths)  # type: ignore[method-assign]
 
 
-def _completed(original: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+def _completed(original: Callable[[], dict[str, Any]], paths: Sequence[str]) -> Callable[[], dict[str, Any]]:
     def openapi() -> dict[str, Any]:
         document = original()
+        document["paths"] = dict(sorted(document["paths"].items(), key=lambda item: paths.index(item[0])))
         schemas = document["components"]["schemas"]
         for model in _HAND_PARSED:
             schema = model.model_json_schema(ref_template=REF + "{model}")

@@ -161,7 +161,9 @@ def test_learning_writes_a_folder_and_repeats_by_its_seed(engine: Engine, tmp_pa
 def test_an_adapter_is_attached_answers_and_goes(engine: Engine, tmp_path: Path) -> None:
     train(engine, tmp_path / "a")
     assert engine.attachments() == []
+    assert not engine.use("one")
     proof = engine.attach("one", tmp_path / "a")
+    assert engine.use("one")
     assert engine.attachments() == [proof]
     assert (proof.adapter, proof.rank) == ("one", 4)
     assert proof.slot is not None
@@ -175,6 +177,7 @@ def test_an_adapter_is_attached_answers_and_goes(engine: Engine, tmp_path: Path)
     engine.detach("one")
     engine.detach("one")
     assert engine.attachments() == []
+    assert not engine.use("one")
     with pytest.raises(NotFound) as refusal:
         engine.submit(ask(adapter="one")).result(60)
     assert refusal.value.param == "adapter"

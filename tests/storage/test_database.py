@@ -49,6 +49,32 @@ def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
             assert list(reader.jobs.list()) == []
 
 
+def test_the_version_tells_of_every_commit(database: Database) -> None:
+    """By whatever process: here another pool of connections. A server would have to be asked, so it tells nothing."""
+    before = database.version()
+    if not database.url.startswith("sqlite"):
+        assert before is None
+        return
+    store_job(database, "job-1")
+    after_own = database.version()
+    with Database(database.url) as other:
+        store_job(other, "job-2")
+    after_another = database.version()
+    assert len({before, after_own, after_another} - {None}) == 3
+
+
+def test_the_version_stays_while_nothing_is_committed(database: Database) -> None:
+    before = database.version()
+    with database.session(read_only=True) as uow:
+        uow.jobs.list()
+    with database.session() as uow:
+        uow.jobs.add(new_job())
+        assert database.version() == before
+    assert database.version() == before
+    database.dispose()
+    assert database.version() is None
+
+
 def test_writers_that_read_first_do_not_fail_each_other(database: Database) -> None:
     """SQLite refuses at once to let a reading transaction write when another wrote in between."""
 
