@@ -3,8 +3,8 @@
 Both carry out the pipeline's own stages, instructions and responses, on the bundled finance seeds: the same prompts,
 limits, stop texts and filters, on the same base in the same number format. Ours asks the engine that serves; the plain
 loop calls transformers' ``generate`` for one prompt at a time. Each runs in a process of its own; the time is of the
-stages, without loading. Memory is the most that was in use: of the device on CUDA, else of the process. The last
-line is JSON.
+stages, without loading. Processor time is told beside the clock's: on a machine that has other work it is the one to
+compare. Memory is the most that was in use: of the device on CUDA, else of the process. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from app.bootstrap import base_folder, make_engine
 from app.core.ports import Engine
@@ -53,6 +53,8 @@ class Found:
     accepted: int
     instruction_seconds: float
     response_seconds: float
+    instruction_cpu_seconds: float  # of the processor, all threads together
+    response_cpu_seconds: float
     peak_bytes: int
 
     @property
@@ -60,17 +62,24 @@ class Found:
         """Accepted examples."""
         return 60 * self.accepted / (self.instruction_seconds + self.response_seconds)
 
+    @property
+    def per_cpu_minute(self) -> float:
+        """Accepted examples a minute of the processor."""
+        return 60 * self.accepted / (self.instruction_cpu_seconds + self.response_cpu_seconds)
+
 
 def summary(found: Sequence[Found]) -> dict[str, Any]:
-    """The last line; the ratio is None unless both kinds were measured and accepted something."""
+    """The last line; the ratios are None unless both kinds were measured and accepted something."""
     by_kind = {one.kind: one for one in found}
     ours, plain = (by_kind.get(kind) for kind in KINDS)
-    ratio = ours.per_minute / plain.per_minute if ours and plain and plain.accepted else None
+    both = (ours, plain) if ours and plain and plain.accepted else None
     return {
         "bench": "generation",
         **{f"{kind}_per_minute": round(one.per_minute, 2) for kind, one in by_kind.items()},
+        **{f"{kind}_per_cpu_minute": round(one.per_cpu_minute, 2) for kind, one in by_kind.items()},
         **{f"{kind}_peak_bytes": one.peak_bytes for kind, one in by_kind.items()},
-        "ratio": None if ratio is None else round(ratio, 2),
+        "ratio": round(both[0].per_minute / both[1].per_minute, 2) if both else None,
+        "cpu_ratio": round(both[0].per_cpu_minute / both[1].per_cpu_minute, 2) if both else None,
         "found": [asdict(one) for one in found],
     }
 
@@ -91,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one = found[-1]
         print(
             f"{kind:<6} {one.per_minute:8.1f} accepted a minute: {one.prompts} prompts, {one.candidates} items, "
-            f"{one.accepted} accepted, {one.instruction_seconds:.1f} + {one.response_seconds:.1f} s, "
+            f"{one.accepted} accepted, {one.instruction_seconds:.1f} + {one.response_seconds:.1f} s "
+            f"({one.instruction_cpu_seconds:.1f} + {one.response_cpu_seconds:.1f} s of the processor), "
             f"{one.peak_bytes / 1e6:,.0f} MB; {one.base}",
             flush=True,
         )
@@ -106,21 +116,34 @@ def measure(kind: str, *, num_prompts: int) -> Found:
     with closing(_Engine(kind)) as engine, tempfile.TemporaryDirectory() as folder:
         base = engine.engine.wait_ready()
         bench = FolderBench(Path(folder), recipe, DOMAIN, _split(), engine.engine, INSTRUCTIONS)
-        started = time.monotonic()
+        started = _Clocks.now()
         candidates = bench.run(INSTRUCTIONS)
-        middle = time.monotonic()
+        middle = _Clocks.now()
         rows = bench.run(RESPONSES)
-        ended = time.monotonic()
+        ended = _Clocks.now()
     return Found(
         kind=kind,
         base=f"{base.name} ({base.quantization}, {base.dtype}, {base.device})",
         prompts=num_prompts,
         candidates=len(candidates),
         accepted=len(rows),
-        instruction_seconds=middle - started,
-        response_seconds=ended - middle,
+        instruction_seconds=middle.wall - started.wall,
+        response_seconds=ended.wall - middle.wall,
+        instruction_cpu_seconds=middle.cpu - started.cpu,
+        response_cpu_seconds=ended.cpu - middle.cpu,
         peak_bytes=_peak_bytes(base.device),
     )
+
+
+class _Clocks(NamedTuple):
+    """Seconds, each since some moment; ``cpu`` of the process with all its threads."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> _Clocks:
+        return cls(time.monotonic(), time.process_time())
 
 
 class _Engine:

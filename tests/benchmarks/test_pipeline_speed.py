@@ -61,14 +61,16 @@ def test_the_stages_run_in_a_folder(tmp_path: Path) -> None:
 
 
 def found(kind: str, accepted: int, seconds: float) -> Found:
-    return Found(kind, "tiny", 8, 8, accepted, seconds / 2, seconds / 2, 1_000_000)
+    """``seconds`` of two threads that never wait, by the clock."""
+    return Found(kind, "tiny", 8, 8, accepted, seconds / 2, seconds / 2, seconds, seconds, 1_000_000)
 
 
 def test_the_ratio_is_of_accepted_examples_a_minute() -> None:
     told = summary([found("ours", 60, 30.0), found("plain", 20, 120.0)])
     assert (told["ours_per_minute"], told["plain_per_minute"], told["ratio"]) == (120.0, 10.0, 12.0)
-    assert summary([found("ours", 60, 30.0)])["ratio"] is None
-    assert summary([found("ours", 60, 30.0), found("plain", 0, 120.0)])["ratio"] is None
+    assert (told["ours_per_cpu_minute"], told["plain_per_cpu_minute"], told["cpu_ratio"]) == (60.0, 5.0, 12.0)
+    for alone in ([found("ours", 60, 30.0)], [found("ours", 60, 30.0), found("plain", 0, 120.0)]):
+        assert (summary(alone)["ratio"], summary(alone)["cpu_ratio"]) == (None, None)
 
 
 def test_bars_are_met_missed_or_not_measured() -> None:
