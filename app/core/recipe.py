@@ -30,6 +30,13 @@ class Recipe(BaseModel):
     max_prompts: int = Field(
         20_000, ge=0, description="Prompts after which generation ends with what it has, whatever num_examples says."
     )
+    replies_per_prompt: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="How often in a row the same prompt is asked, with other random numbers each time; each counts as a "
+        "prompt. 1 is the paper's. More: the prompt is read once for all its replies, and they are more alike.",
+    )
     prompt_style: PromptStyle = Field(
         "list",
         description="list: the paper's numbered list of new tasks. anchored: seeds of one task, a new input for it.",
@@ -209,6 +216,8 @@ class Recipe(BaseModel):
             yield "language", fault
         if self.prompt_style == "list" and self.seeds_per_prompt >= self.tasks_per_prompt:
             yield "tasks_per_prompt", "must exceed seeds_per_prompt: the seeds are the list's first items"
+        if self.replies_per_prompt > 1 and self.instruction_temperature == 0:
+            yield "replies_per_prompt", "must be 1 with instruction_temperature 0: all replies would be the same"
         if self.retrieval != "none" and self.corpus is None:
             yield "corpus", "is missing: retrieval needs one (POST /corpora)"
         if self.retrieval == "none" and self.corpus is not None:

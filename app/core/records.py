@@ -37,7 +37,7 @@ class Seed:
 class Reply:
     """One raw reply of the generator to an instruction prompt, kept whole so that every row can be traced to it."""
 
-    index: int  # which prompt of the job, from 0
+    index: int  # which reply of the job, from 0
     seed_ids: tuple[str, ...]  # the seeds shown, in order
     task: str | None  # the seed task a prompt was anchored to, if it was
     text: str

@@ -58,7 +58,7 @@ class Wave:
 class Shown:
     """One prompt, and what it was made from. ``task``: what it is anchored to; None for a list."""
 
-    index: int
+    index: int  # of the reply that it is asked for
     prompt: str
     seeds: tuple[Seed, ...]
     task: str | None
@@ -74,14 +74,16 @@ def prompt_at(
     description: str = "",
     fits: Fits = always_fits,
 ) -> Shown:
-    """The job's prompt number ``index``: a function of the recipe's seed and the index alone.
+    """What the job's reply number ``index`` is asked for with: a function of the recipe's seed and the index alone.
 
+    ``recipe.replies_per_prompt`` in a row have the same prompt: asked side by side, it is read once for all of them.
     Where the seeds are of several domains it shows one domain's and names that; the domains take turns. It shows fewer
     seeds, one at least, where ``fits`` says that the prompt is too long for the base.
     """
-    chance = random.Random(f"{recipe.seed}/instruction/{index}")
+    number = index // recipe.replies_per_prompt
+    chance = random.Random(f"{recipe.seed}/instruction/{number}")
     domains = sorted({seed.domain for seed in seeds})
-    turn, place = divmod(index, len(domains))
+    turn, place = divmod(number, len(domains))
     own = [seed for seed in seeds if seed.domain == domains[place]]
     named, told = domains[place] or domain, "" if domains[place] else description
     anchor = _anchor(turn, own, label_first=recipe.label_first) if recipe.prompt_style == "anchored" else None
@@ -109,7 +111,7 @@ def write_replies(
     fits: Fits = always_fits,
     writer: str | None = None,
 ) -> Iterator[Wave]:
-    """Waves of raw replies from prompt ``start`` on, until ``max_prompts``; the caller stops when it has enough."""
+    """Waves of raw replies from reply ``start`` on, until ``max_prompts``; the caller stops when it has enough."""
     for first in range(start, recipe.max_prompts, WAVE):
         last = min(first + WAVE, recipe.max_prompts)
         prompts = [

@@ -72,10 +72,13 @@ def request_answer(
     fits: Fits = always_fits,
     writer: str | None = None,
 ) -> GenerationRequest:
-    """What the writer (None: the base) is asked: a function of the recipe's seed and the candidate alone."""
-    chance = random.Random(f"{recipe.seed}/response/{candidate.id}")
+    """What the writer (None: the base) is asked: a function of the recipe's seed and the candidate alone.
+
+    Candidates that came of the same prompt are shown the same: they stand together, so it is read once for all of them.
+    """
     own = [seed for seed in seeds if seed.task == candidate.task]
-    drawn = chance.sample(own or list(seeds), min(recipe.response_shots, len(own or seeds)))
+    drawing = random.Random(f"{recipe.seed}/shots/{candidate.reply // recipe.replies_per_prompt}")
+    drawn = drawing.sample(own or list(seeds), min(recipe.response_shots, len(own or seeds)))
 
     def make(shots: Sequence[Seed]) -> str:
         if writer is not None:
@@ -94,7 +97,7 @@ def request_answer(
         adapter=writer,
         max_new_tokens=recipe.response_max_new_tokens,
         temperature=recipe.response_temperature,
-        seed=chance.getrandbits(31),
+        seed=random.Random(f"{recipe.seed}/response/{candidate.id}").getrandbits(31),
         stop=(*stop, "\nInstruction:"),  # an answer may hold what the answers of its task's seeds hold
     )
 

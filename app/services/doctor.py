@@ -97,7 +97,8 @@ def _longest_prompt(read: ReadRequest, engine: Engine) -> int | None:
     if read.split is None or not read.split.training:
         return None
     recipe, seeds = read.recipe, read.split.training
-    prompts = [prompt_at(at, seeds, recipe=recipe, domain=read.domain).prompt for at in range(_PROMPTS_COUNTED)]
+    replies = range(0, _PROMPTS_COUNTED * recipe.replies_per_prompt, recipe.replies_per_prompt)
+    prompts = [prompt_at(at, seeds, recipe=recipe, domain=read.domain).prompt for at in replies]
     return max(engine.count(prompt) for prompt in prompts) + recipe.instruction_max_new_tokens
 
 

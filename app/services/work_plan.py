@@ -65,7 +65,7 @@ class _Planner:
         if stage.kind == "instructions":
             return Work(
                 asked=self._prompts,
-                read=self._prompts * self._texts.instruction_prompt,
+                read=self._texts.instruction_read(self._prompts),
                 written=self._prompts * self._texts.reply,
             )
         if stage.kind == "responses":
@@ -86,9 +86,9 @@ class _Planner:
 
     def _responses(self, stage: Stage) -> Work:
         writer = stage.writers[0] if stage.writers else None
-        read, written = self._texts.response_prompt(writer=writer), self._texts.response(writer=writer)
+        written = self._texts.response(writer=writer)
         if self._recipe.retrieval != "none":
-            fan = self._recipe.retrieval_top_k
+            fan, read = self._recipe.retrieval_top_k, self._texts.response_prompt(writer=writer)
             return Work(
                 asked=self._examples,
                 read=self._examples * fan * (read + _PASSAGE_TOKENS),
@@ -96,7 +96,8 @@ class _Planner:
             )
         writers = max(1, len(stage.writers))
         asked = self._examples * writers * self._recipe.response_samples
-        return Work(asked=asked, read=self._examples * writers * read, written=asked * written)
+        read = self._texts.response_read(self._examples, self._prompts, writer=writer)
+        return Work(asked=asked, read=writers * read, written=asked * written)
 
     def _rows(self, stage: Stage) -> int:
         """Generated rows of a dataset, or of the dataset that an adapter learns."""

@@ -5,6 +5,7 @@ Before the tokenizer is there a token counts as four characters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,14 +63,19 @@ class Texts:
     @cached_property
     def instruction_prompt(self) -> float:
         """What the writer of new tasks is shown."""
-        wanted = self._wanted
+        wanted, each = self._wanted, self._wanted.recipe.replies_per_prompt
         made = (
             prompt_at(
                 at, wanted.split.training, recipe=wanted.recipe, domain=wanted.domain, description=wanted.description
             )
-            for at in range(_PROMPTS)
+            for at in range(0, _PROMPTS * each, each)
         )
         return self._mean(shown.prompt for shown in made)
+
+    def instruction_read(self, num_replies: int) -> float:
+        """Of all prompts: one that is asked again is known but for its last token."""
+        different = math.ceil(num_replies / self._wanted.recipe.replies_per_prompt)
+        return different * self.instruction_prompt + num_replies - different
 
     @cached_property
     def reply(self) -> float:
@@ -84,19 +90,36 @@ class Texts:
 
     def response_prompt(self, *, writer: str | None) -> float:
         """What the writer of answers is shown: an adapter, or (None) the base."""
+        return self._mean(self._response_prompt(seed, writer) for seed in islice(self._wanted.split.training, _PROMPTS))
+
+    def response_read(self, num_answers: int, num_replies: int, *, writer: str | None) -> float:
+        """Of all answers: what those to one anchored prompt's items begin alike with is read once."""
+        recipe, whole = self._wanted.recipe, self.response_prompt(writer=writer)
+        different = math.ceil(num_replies / recipe.replies_per_prompt)
+        if recipe.prompt_style == "list" or different >= num_answers:
+            return num_answers * whole
+        return num_answers * whole - (num_answers - different) * min(whole - 1, self._response_known(writer))
+
+    def _response_known(self, writer: str | None) -> float:
+        """Tokens that two items of one task begin alike with, where they are shown the same; of a few tasks."""
+        tasks: dict[str, list[Seed]] = {}
+        for seed in self._wanted.split.training:
+            tasks.setdefault(seed.task, []).append(seed)
+        pairs = islice((own[:2] for own in tasks.values() if len(own) > 1), _TASKS)
+        return self._mean(commonprefix([self._response_prompt(seed, writer) for seed in pair]) for pair in pairs)  # noqa: RUF071 - texts, no paths
+
+    def _response_prompt(self, seed: Seed, writer: str | None) -> str:
+        """As if the first reply had brought this seed."""
         wanted = self._wanted
-        asked = (
-            request_answer(
-                Candidate(seed.instruction, seed.input, seed.task, 0, 0, (seed.id,), domain=seed.domain),
-                seeds=wanted.split.training,
-                recipe=wanted.recipe,
-                domain=wanted.domain,
-                description=wanted.description,
-                writer=writer,
-            )
-            for seed in islice(wanted.split.training, _PROMPTS)
-        )
-        return self._mean(request.prompt for request in asked)
+        item = Candidate(seed.instruction, seed.input, seed.task, 0, 0, (seed.id,), domain=seed.domain)
+        return request_answer(
+            item,
+            seeds=wanted.split.training,
+            recipe=wanted.recipe,
+            domain=wanted.domain,
+            description=wanted.description,
+            writer=writer,
+        ).prompt
 
     def response(self, *, writer: str | None) -> float:
         """An adapter answers as the seeds do, the base at greater length."""

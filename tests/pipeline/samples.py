@@ -66,8 +66,8 @@ def judged_both(task: str, base: float, expert: float, *, number: int = 0, shots
 class Recorder(FakeEngine):
     """The fake engine, remembering what it was asked."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.waves: list[list[GenerationRequest]] = []
 
     def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:

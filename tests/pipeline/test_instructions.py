@@ -38,6 +38,15 @@ def test_a_prompt_is_a_function_of_seed_number_and_index(style: str) -> None:
     assert [at(index, prompt_style=style, seed=1) for index in range(20)] != first
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_a_prompt_is_asked_so_often_in_a_row(style: str) -> None:
+    """The same prompts as when each is asked once, whoever asks for which reply first."""
+    once = [at(index, prompt_style=style) for index in range(4)]
+    often = [at(index, prompt_style=style, replies_per_prompt=3) for index in reversed(range(12))][::-1]
+    assert [shown.index for shown in often] == list(range(12))
+    assert [replace(shown, index=0) for shown in often] == [replace(once[n // 3], index=0) for n in range(12)]
+
+
 def test_a_list_prompt_shows_random_seeds_of_all() -> None:
     shown = at(3)
     assert shown.prompt == list_prompt("finance", shown.seeds, num_tasks=20, description=ABOUT["description"])
@@ -150,6 +159,25 @@ def test_the_paper_samples_at_temperature_one() -> None:
     assert len({request.seed for request in asked}) == len(asked)
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_the_same_prompt_asked_again_has_another_reply(style: str) -> None:
+    """And each counts as a prompt: of eight a prompt, 2 · WAVE + 5 are 2 · WAVE / 8 prompts and five of the next."""
+    whole = replies(prompt_style=style, replies_per_prompt=8)
+    told = [reply for wave in whole for reply in wave]
+    assert [len(wave) for wave in whole] == [WAVE, WAVE, 5]
+    assert [reply.index for reply in told] == list(range(2 * WAVE + 5))
+    for first in range(0, 2 * WAVE, 8):
+        assert len({reply.prompt for reply in told[first : first + 8]}) == 1
+        assert len({reply.text for reply in told[first : first + 8]}) == 8
+    assert replies(2 * WAVE, prompt_style=style, replies_per_prompt=8) == whole[2:]
+
+
+def test_a_prompt_asked_again_is_read_once() -> None:
+    engine = FakeEngine()
+    replies(engine=engine, replies_per_prompt=8)
+    assert engine.stats()["prefill_tokens"] < engine.stats()["prompt_tokens"] / 7
+
+
 def test_no_prompts_if_none_may_be_asked() -> None:
     assert replies(max_prompts=0) == []
 
@@ -202,9 +230,12 @@ def test_seconds_are_in_no_file(tmp_path: Path) -> None:
     assert files_of(one) == files_of(other)
 
 
+@pytest.mark.parametrize("each", [1, 5])
 @pytest.mark.parametrize("num_rows", [0, 1, WAVE, 2 * WAVE + 7])
-def test_a_killed_stage_goes_on_from_the_last_whole_wave(tmp_path: Path, num_rows: int) -> None:
-    whole, killed = bench_at(tmp_path / "whole"), bench_at(tmp_path / "killed", engine=Recorder())
+def test_a_killed_stage_goes_on_from_the_last_whole_wave(tmp_path: Path, num_rows: int, each: int) -> None:
+    """Also where a prompt's replies lie in two waves."""
+    whole = bench_at(tmp_path / "whole", replies_per_prompt=each)
+    killed = bench_at(tmp_path / "killed", engine=Recorder(), replies_per_prompt=each)
     make_instructions(whole)
     killed.append(REPLIES, whole.rows(REPLIES)[:num_rows])
     killed.append(ROWS, whole.rows(ROWS)[:3])

@@ -35,6 +35,7 @@ def problems(**knobs: Any) -> dict[str, str]:
         ({"language": "Englisch"}, "language", "did you mean 'English'"),
         ({"weigh_by_agreement": True}, "weigh_by_agreement", "responders"),
         ({"label_first": True}, "label_first", "anchored"),
+        ({"replies_per_prompt": 2, "instruction_temperature": 0}, "replies_per_prompt", "would be the same"),
         ({"tasks_per_prompt": 3}, "tasks_per_prompt", "must exceed"),
         ({"iterations": 0}, "iterations", "greater than or equal to 1"),
         ({"iteration_mod": "fresh"}, "iteration_mod", "did you mean 'iteration_mode'"),

@@ -39,6 +39,16 @@ def test_shots_are_of_the_same_task_and_fixed_by_the_seed_number() -> None:
     assert prompts != [asked(candidate(number), response_shots=2, seed=1).prompt for number in range(20)]
 
 
+def test_items_of_one_prompt_are_shown_the_same_before_their_own() -> None:
+    """What they begin alike with is then read once; another prompt's items are shown others."""
+    knobs: dict[str, object] = {"response_shots": 2, "replies_per_prompt": 4}
+    requests = [asked(candidate(number), **knobs) for number in range(40)]
+    before = [request.prompt.removesuffix(f"{candidate(n).input}\nResponse:") for n, request in enumerate(requests)]
+    assert all(before[n] == before[n // 4 * 4] for n in range(40))
+    assert len(set(before)) > 5
+    assert len({request.seed for request in requests}) == 40
+
+
 def test_more_shots_than_seeds_and_shots_for_a_new_task() -> None:
     assert asked(candidate(), response_shots=10).prompt.count("Response:") == 5 + 1
     assert asked(candidate(task=None), response_shots=10).prompt.count("Response:") == 10 + 1

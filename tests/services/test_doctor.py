@@ -18,6 +18,7 @@ from app.services.request_checks import RawRequest, RequestChecker
 from app.services.seed_report import Finding, SeedReport, Severity
 from app.services.seed_trial import project
 from app.services.seeds import Limits
+from tests.pipeline.samples import Recorder
 from tests.services.house import BASE, House
 
 TEXTS = [
@@ -207,6 +208,23 @@ def test_a_dry_run(house: House) -> None:
     assert trial.projection.response_seconds == pytest.approx(60 * trial.answer_seconds / 8)
     with house.database.session(read_only=True) as uow:
         assert (uow.jobs.list(), uow.domains.list()) == ([], [])
+
+
+def test_in_a_dry_run_every_task_has_a_turn(house: House) -> None:
+    """Ten replies to two prompts would have told of two tasks only."""
+    engine = Recorder(base_name=BASE)
+    seeds = [row for task in ("tone", "mood", "kind") for row in rows(*"abc", task=task)]
+    raw = RawRequest(domain="finance", seeds=seeds, recipe={"preset": "quick", "replies_per_prompt": 8})
+    report = doctor_of(house, engine).examine(raw, num_prompts=10)
+    assert report.dry_run is not None
+    assert report.dry_run.prompts == 10
+    prompts = [request.prompt for request in engine.waves[0]]
+    assert len(set(prompts)) == 4  # three replies each and one
+    assert {task for task in ("tone", "mood", "kind") for prompt in prompts if task in prompt} == {
+        "tone",
+        "mood",
+        "kind",
+    }
 
 
 class Repeater(FakeEngine):
