@@ -88,15 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line a kind."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline.generation", description=__doc__)
     parser.add_argument("--prompts", type=int, default=64, help="instruction prompts of each kind")
+    parser.add_argument("--replies-per-prompt", type=int, default=1, help="how often each prompt is asked")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which take part")
     parser.add_argument("--alone", choices=KINDS, help="measure this kind in this very process")
     options = parser.parse_args(arguments)
     if options.alone:
-        print(json.dumps(asdict(measure(options.alone, num_prompts=options.prompts))))
+        alone = measure(options.alone, num_prompts=options.prompts, replies_per_prompt=options.replies_per_prompt)
+        print(json.dumps(asdict(alone)))
         return 0
     found = []
     for kind in options.kinds:
-        found.append(_measured_apart(kind, num_prompts=options.prompts))
+        found.append(_measured_apart(kind, options.prompts, options.replies_per_prompt))
         one = found[-1]
         print(
             f"{kind:<6} {one.per_minute:8.1f} accepted a minute: {one.prompts} prompts, {one.candidates} items, "
@@ -109,10 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(kind: str, *, num_prompts: int) -> Found:
+def measure(kind: str, *, num_prompts: int, replies_per_prompt: int = 1) -> Found:
     """Both stages, in this process."""
     knobs = {"num_examples": 1_000_000, "max_prompts": num_prompts, "min_yield": 0.0, "responders": 0}
-    recipe = make_recipe({"preset": "quick", **knobs})
+    recipe = make_recipe({"preset": "quick", **knobs, "replies_per_prompt": replies_per_prompt})
     with closing(_Engine(kind)) as engine, tempfile.TemporaryDirectory() as folder:
         base = engine.engine.wait_ready()
         bench = FolderBench(Path(folder), recipe, DOMAIN, _split(), engine.engine, INSTRUCTIONS)
@@ -177,9 +179,10 @@ def _split() -> Split:
     return Split(seeds, (), is_holdout=False)
 
 
-def _measured_apart(kind: str, *, num_prompts: int) -> Found:
+def _measured_apart(kind: str, num_prompts: int, replies_per_prompt: int) -> Found:
     """In a process of its own, so that neither finds the other's memory."""
-    command = [sys.executable, "-m", "benchmarks.pipeline.generation", "--alone", kind, "--prompts", str(num_prompts)]
+    sizes = ["--prompts", str(num_prompts), "--replies-per-prompt", str(replies_per_prompt)]
+    command = [sys.executable, "-m", "benchmarks.pipeline.generation", "--alone", kind, *sizes]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Found(**json.loads(done.stdout.splitlines()[-1]))
 
