@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 # bytecode must be kept: without it every process takes seconds longer to start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo serve test check chaos bench-serving bench-overhead bench-quality bench-pipeline bench-estimates lock clean
+.PHONY: help install demo serve test check chaos bench-serving bench-overhead bench-quality bench-pipeline bench-estimates bench-kernels lock clean
 
 help: ## Show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -51,6 +51,9 @@ bench-pipeline: install ## Measure generating, training and the novelty filter; 
 
 bench-estimates: install ## Measure how far estimates of jobs are off; OPTIONS="--help"
 	@$(RUN) -m benchmarks.estimates $(OPTIONS)
+
+bench-kernels: install ## Measure decode steps on a GPU beside its memory's bandwidth; OPTIONS="--help"
+	@$(RUN) -m benchmarks.kernels $(OPTIONS)
 
 lock: install ## Write requirements.lock anew from pyproject.toml
 	@echo torch==2.13.0 | $(RUN) -m uv pip compile pyproject.toml --constraint - --universal --python-version 3.11 \

@@ -11,6 +11,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from app.engine.tiles import Tiler
 from app.engine.updates import Batch, Run, SlotStore
 
 _MOST_SPARE = 2  # times as many columns as needed are multiplied before the slots are stacked anew
@@ -21,10 +22,11 @@ _FEW_COLUMNS = 16  # up to which a stack that is there beats a product for each 
 class Segments:
     """Which row of the batch in flight belongs to which slot."""
 
-    def __init__(self, stores: Sequence[SlotStore], num_slots: int) -> None:
+    def __init__(self, stores: Sequence[SlotStore], num_slots: int, *, tiler: Tiler | None = None) -> None:
+        """``tiler``: where kernels compute the updates; nothing is stacked then."""
         self.ranks = [0] * (num_slots + 1)  # by slot; 0: empty, its rows compute the bare base
         self.generation = 0  # grows with every change
-        self._stores = stores
+        self._stores, self._tiler = stores, tiler
         self._slots: list[int] = []
         self._num_tokens = 0
         self._stacked: tuple[int, ...] = ()
@@ -59,6 +61,9 @@ class Segments:
         used = sorted({slot for slot in self._slots if self.ranks[slot]})
         if not used:
             return None
+        if self._tiler is not None:
+            tiles = self._tiler.tiles([slot if self.ranks[slot] else 0 for slot in self._slots], self._num_tokens)
+            return Batch(len(self._slots), self._num_tokens, self._runs(), tiles=tiles)
         places = len(self._slots) * self._num_tokens
         if self._num_tokens == 1 and not self._covers(used):
             self._stack(used)

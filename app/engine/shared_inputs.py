@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import AdapterRefused
-from app.engine.packed import pack
+from app.engine.joined import join
+from app.engine.packed import Product, pack
 from app.engine.segments import Segments
 from app.engine.updates import Batch, SlotStore, apply_updates
 
@@ -72,10 +73,12 @@ class SharedInput:
         group: int,
         segments: Segments,
         is_packed: bool,
+        has_kernels: bool = False,
     ) -> None:
+        """``is_packed``: a processor's layout of the weights; ``has_kernels``: a GPU's products for all at once."""
         self.layers, self.store, self.group = layers, store, group
         self._segments = segments
-        self._product = pack(layers) if is_packed else None
+        self._product: Product | None = pack(layers) if is_packed else join(layers) if has_kernels else None
         self._input: Tensor | None = None
         self._generation = 0
         self._parts: dict[int, Tensor] = {}
@@ -97,7 +100,8 @@ class SharedInput:
         parts = [layer(x) for layer in self.layers] if whole is None else whole.split_with_sizes(outs, dim=-1)
         if (batch := self._segments.batch) is not None:
             _check_rows(x, batch)
-            flat = None if whole is None else whole.view(-1, sum(outs))
+            together = parts[0] if len(parts) == 1 else whole
+            flat = None if together is None else together.view(-1, sum(outs))
             places = [part.view(-1, out) for part, out in zip(parts, outs, strict=True)]
             apply_updates(
                 places, x.reshape(-1, x.shape[-1]), whole=flat, store=self.store, group=self.group, batch=batch

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import AdapterRefused
+from app.engine.kernels import can_run_kernels
 from app.engine.packed import can_pack, pack
 from app.engine.segments import Segments as Segments
 from app.engine.shared_inputs import SharedInput, shared_inputs
+from app.engine.tiles import Tiler
 from app.engine.updates import SlotStore
 
 _LINEAR = (nn.Linear, Conv1D)  # Conv1D is a linear layer with its weight the other way round (GPT-2)
@@ -84,15 +86,20 @@ class _Shape:
 
 
 class SlotBank:
-    """All slots of one model; on a processor also its weights as the processor multiplies them fastest."""
+    """All slots of one model; also its weights as the device multiplies them fastest."""
 
-    def __init__(self, model: Any, *, num_slots: int, max_rank: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Any, *, num_slots: int, max_rank: int, dtype: torch.dtype, has_kernels: bool | None = None
+    ) -> None:
+        """``has_kernels``: use those written in Triton; None: where they give the right numbers on the device."""
         self.max_rank, self.num_slots = max_rank, num_slots
         self._model, self._head = model, model.get_output_embeddings()
         layers = linear_layers(model)
         groups = shared_inputs(model, layers)
         shapes = [_Shape.of([layers[name] for name in names]) for names in groups]
-        is_packed = can_pack([*layers.values(), self._head])
+        if has_kernels is None:
+            has_kernels = can_run_kernels(self._head.weight.device, dtype)
+        is_packed = not has_kernels and can_pack([*layers.values(), self._head])
         stores = {
             shape: SlotStore(
                 shapes.count(shape),
@@ -107,7 +114,8 @@ class SlotBank:
             for shape in dict.fromkeys(shapes)
         }
         self._stores = [*stores.values()]
-        self.segments = Segments(self._stores, num_slots)
+        tiler = Tiler(num_slots, self._stores[0].a.device) if has_kernels and self._stores else None
+        self.segments = Segments(self._stores, num_slots, tiler=tiler)
         self._packed_head = pack([self._head]) if is_packed else None
         self._layers: dict[str, SlotLinear] = {}
         for number, (names, shape) in enumerate(zip(groups, shapes, strict=True)):
@@ -117,6 +125,7 @@ class SlotBank:
                 group=shapes[:number].count(shape),
                 segments=self.segments,
                 is_packed=is_packed,
+                has_kernels=has_kernels,
             )
             self._layers |= {name: SlotLinear(shared, member) for member, name in enumerate(names)}
         self._install()
@@ -152,6 +161,7 @@ class SlotBank:
                 store.empty(slot)
         for store in self._stores:
             store.touched[slot] = set()
+        self._write_ranks(slot, pairs)
         places: list[Tensor] = []
         matrices: list[Tensor] = []
         for name, pair in pairs.items():
@@ -161,6 +171,14 @@ class SlotBank:
             shared.store.touched[slot].add(shared.group)
         torch._foreach_copy_(places, matrices, non_blocking=True)
         self.segments.changed(slot, max(ranks, default=0))
+
+    def _write_ranks(self, slot: int, pairs: Mapping[str, LoraPair]) -> None:
+        ranks = {id(store): torch.zeros(store.ranks.shape[:2], dtype=torch.int32) for store in self._stores}
+        for name, pair in pairs.items():
+            shared, member = self._layers[name].shared, self._layers[name].member
+            ranks[id(shared.store)][shared.group, member] = pair.a.shape[1]
+        for store in self._stores:
+            store.ranks[:, :, slot - 1] = ranks[id(store)].to(store.ranks.device)
 
     def clear(self, slot: int) -> None:
         """Empty ``slot``: its rows would compute the bare base."""

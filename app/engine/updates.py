@@ -1,7 +1,7 @@
-"""What adapters add to the base's products, (x A[slot]) B[slot], each row of a batch with its own slot. Plain torch.
+"""What adapters add to the base's products, (x A[slot]) B[slot], each row of a batch with its own slot.
 
-Knows rows, slots and matrices; nothing of models, files or of who sits in a slot. ``apply_updates`` is the seam: a
-kernel for some device takes its arguments and must give its numbers.
+Knows rows, slots and matrices; nothing of models, files or of who sits in a slot. ``apply_updates`` is the seam: plain
+torch, or, where a batch comes with tiles, the kernels, which give the same numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.engine.packed import Product, pack_matrix
+from app.engine.tiles import Tiles
 
 _JOINT_BELOW = 10_000_000  # multiply-adds of a member's products that zeros may be added to for fewer calls
 _PATIENCE = 16  # uses of a stack before it is packed; what that costs is earned back in about five
@@ -77,13 +78,15 @@ class SlotStore:
         self.outs = tuple(outs)
         self._is_packed = is_packed and dtype == torch.bfloat16
         self.a = zeros(num_groups, len(outs), num_slots, max_rank, in_features)
-        self.b = [zeros(num_groups, num_slots, max_rank, out) for out in outs]
+        self.whole_b = zeros(num_groups, num_slots, max_rank, sum(outs))
+        self.b = self.whole_b.split(self.outs, dim=-1)  # [groups, slots, max rank, out] a member
+        self.ranks = torch.zeros(num_groups, len(outs), num_slots, dtype=torch.int32, device=device)  # of matrices
         self.touched: dict[int, set[int]] = {}  # slot → groups in which its adapter has matrices
         self.stacks: list[Stack | None] = [None] * num_groups
 
     @property
     def num_bytes(self) -> int:
-        return self.a.nbytes + sum(part.nbytes for part in self.b)
+        return self.a.nbytes + self.whole_b.nbytes
 
     def places(self, group: int, member: int, slot: int, rank: int) -> tuple[Tensor, Tensor]:
         """Where a layer's matrices of ``rank`` go: A [r, in], B [r, out]."""
@@ -91,8 +94,8 @@ class SlotStore:
 
     def empty(self, slot: int) -> None:
         """Zeros wherever the slot's next adapter may not write."""
-        for part in (self.a[:, :, slot - 1], *(part[:, slot - 1] for part in self.b)):
-            part.zero_()
+        self.a[:, :, slot - 1].zero_()
+        self.whole_b[:, slot - 1].zero_()
 
     def stack(self, slots: Sequence[tuple[int, int]]) -> None:
         """Renew the stacks for (slot, rank) pairs."""
@@ -107,16 +110,18 @@ class SlotStore:
 
 @dataclass(slots=True)
 class Batch:
-    """The rows in flight that belong to an adapter, in one of two ways of computing them.
+    """The rows in flight that belong to an adapter, in one of three ways of computing them.
 
     With a mask: all rows at once with the stacks, each row then keeping only what its own slot's columns gave (exactly
-    zero elsewhere, whatever another adapter made of it). Without: run by run, which multiplies nothing in vain.
+    zero elsewhere, whatever another adapter made of it). With tiles: by kernels. With neither: run by run, which
+    multiplies nothing in vain.
     """
 
     num_rows: int
     num_tokens: int  # of each row, padding included
     runs: Sequence[Run]
     mask: Tensor | None = None  # [rows · tokens, K], True where a column is none of the row's
+    tiles: Tiles | None = None
     _repeated: dict[int, Tensor] = field(default_factory=dict)
 
     def mask_for(self, members: int) -> Tensor:
@@ -135,6 +140,12 @@ def apply_updates(
     A place is one token of one row, rows one after the other. ``whole`` [places, outs] is the memory of ``y`` where its
     parts are neighbours.
     """
+    if batch.tiles is not None:
+        from app.engine.kernels.grouped import add_updates  # Triton's, which not every machine has
+
+        a, b, ranks = store.a[group], store.whole_b[group], store.ranks[group]
+        add_updates(y, x, whole=whole, a=a, b=b, ranks=ranks, tiles=batch.tiles)
+        return
     if batch.mask is not None and len(batch.mask) == len(x):
         if (stack := store.stacks[group]) is not None:
             stack.add_to(y, x, whole=whole, mask=batch.mask_for(len(y)))

@@ -163,7 +163,8 @@ def with_peft(model: Any, folder: Path | None) -> Any:
 def logits_of(model: Any, prompt_ids: Sequence[int]) -> Tensor:
     """Logits [tokens, vocabulary] of one prompt alone."""
     with torch.inference_mode():
-        logits: Tensor = model(input_ids=torch.tensor([list(prompt_ids)]), use_cache=False).logits[0]
+        ids = torch.tensor([list(prompt_ids)], device=model.device)
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return logits
 
 

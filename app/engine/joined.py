@@ -1,0 +1,115 @@
+"""Layers that read the same as one matrix, for GPUs: one call for all, where each call costs more than its product.
+
+No copy: the layers' weights become views of the joined one, in which training finds them unchanged. A 4-bit matrix is
+multiplied without being written out where that was faster on this device; else as bitsandbytes does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from functools import partial
+from typing import Any
+
+import bitsandbytes
+import torch
+from bitsandbytes.functional import QuantState, dequantize_blockwise
+from bitsandbytes.nn import Linear4bit
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from app.engine.kernels.contest import rounded_up, rows_won
+from app.engine.packed import Product
+
+_BLOCK = 64  # weights that share a scale
+
+
+def join(layers: Sequence[nn.Linear | Conv1D]) -> Product | None:
+    """[…, in] → […, the outputs of each, beside each other]; None where nothing is gained or known."""
+    if all(is_nf4(layer) for layer in layers):
+        return _join_nf4(layers)
+    if len(layers) > 1 and all(type(layer) is nn.Linear for layer in layers):
+        return partial(F.linear, weight=_join_weights(layers), bias=_join_biases(layers))
+    return None
+
+
+def is_nf4(layer: Any) -> bool:
+    """Whether a layer's weights are those of ``Nf4Matrix``: whole blocks, bytes and float32 scales of blocks of 256."""
+    state = getattr(getattr(layer, "weight", None), "quant_state", None)
+    return (
+        isinstance(layer, Linear4bit)
+        and state is not None
+        and not getattr(state, "packing_format_for_cpu", False)
+        and (state.quant_type, state.blocksize) == ("nf4", _BLOCK)
+        and layer.weight.dtype == torch.uint8
+        and layer.in_features % _BLOCK == 0
+    )
+
+
+class Nf4Matrix:
+    """4-bit layers as one. Their scales are kept as float32, half a bit a weight, beside what bitsandbytes keeps."""
+
+    def __init__(self, layers: Sequence[Any], *, bias: Tensor | None) -> None:
+        first = layers[0]
+        self.packed = _join_weights(layers)  # [outs · in / 2, 1]
+        self.in_features, self.outs = first.in_features, sum(layer.out_features for layer in layers)
+        self.scales = torch.cat([_scales(layer.weight.quant_state) for layer in layers])  # [blocks], row by row
+        self.code = first.weight.quant_state.code.float()
+        self.dtype = first.compute_dtype or first.weight.quant_state.dtype
+        self.bias = None if bias is None else bias.to(self.dtype)
+        self.state = QuantState(
+            absmax=self.scales,
+            shape=torch.Size((self.outs, self.in_features)),
+            code=self.code,
+            blocksize=_BLOCK,
+            quant_type="nf4",
+            dtype=self.dtype,
+        )
+
+    def fused(self, x: Tensor) -> Tensor:
+        """x [rows, in] of the matrix's dtype, few rows → [rows, outs], by our kernel."""
+        from app.engine.kernels.nf4 import nf4_product  # Triton's, which not every machine has
+
+        return nf4_product(x, self.packed, self.scales.view(self.outs, -1), self.code, self.bias)
+
+    def stock(self, x: Tensor) -> Tensor:
+        """The same for any number of rows, by bitsandbytes."""
+        y: Tensor = bitsandbytes.matmul_4bit(x, self.packed.t(), quant_state=self.state, bias=self.bias)
+        return y
+
+    def multiply(self, fused_rows: Set[int], x: Tensor) -> Tensor:
+        """[…, in] → […, outs]; ``fused_rows``: numbers of rows, rounded up, that are for our kernel."""
+        flat = x.reshape(-1, self.in_features).to(self.dtype)
+        y = self.fused(flat) if rounded_up(len(flat)) in fused_rows else self.stock(flat)
+        return y.to(x.dtype).view(*x.shape[:-1], self.outs)
+
+
+def _join_nf4(layers: Sequence[Any]) -> Product:
+    matrix = Nf4Matrix(layers, bias=_join_biases(layers))
+    return partial(matrix.multiply, rows_won(matrix))
+
+
+def _scales(state: Any) -> Tensor:
+    """As bitsandbytes reckons them, [blocks] float32: they are quantized themselves, less their mean."""
+    if not state.nested:
+        return torch.as_tensor(state.absmax.float())
+    return torch.as_tensor(dequantize_blockwise(state.absmax, state.state2).float() + state.offset)
+
+
+@torch.no_grad()
+def _join_weights(layers: Sequence[Any]) -> Tensor:
+    """One tensor with the weights of all one after the other; each layer's own is a view of it from now on."""
+    weights = [layer.weight.data for layer in layers]
+    if len(weights) == 1:
+        return torch.as_tensor(weights[0])
+    whole = torch.cat(weights)
+    for layer, part in zip(layers, whole.split([len(weight) for weight in weights]), strict=True):
+        layer.weight.data = part
+    return whole
+
+
+def _join_biases(layers: Sequence[Any]) -> Tensor | None:
+    if all(layer.bias is None for layer in layers):
+        return None
+    known = next(layer.bias for layer in layers if layer.bias is not None)
+    return torch.cat([known.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers])

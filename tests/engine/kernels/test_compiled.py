@@ -1,0 +1,54 @@
+"""The kernels become machine code for GPUs of several generations, on a machine without any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.engine.kernels.conftest import IS_INTERPRETED, needs_triton
+
+pytestmark = [needs_triton, pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter compiles nothing")]
+
+GENERATIONS = {80: 164, 89: 100, 90: 228}  # compute capability: KiB of shared memory
+
+
+def compiled(kernel: Any, pointers: dict[str, str], numbers: dict[str, int], generation: int) -> Any:
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = kernel.arg_names
+    signature = {name: pointers.get(name) or ("constexpr" if name in numbers else "i32") for name in names}
+    aligned: Any = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=numbers, attrs=aligned)
+    return compile(source, target=GPUTarget("cuda", generation, 32))
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_updates_compile(generation: int) -> None:
+    from app.engine.kernels.grouped import expand, shrink
+
+    tables = {"ranks": "*i32", "order": "*i32", "table": "*i32", "h": "*fp32"}
+    sizes = {"MAX_RANK": 16, "RANK": 16, "HEIGHT": 16, "INTERPRETED": 0}
+    of_shrink = compiled(shrink, {"x": "*bf16", "a": "*bf16", **tables}, {**sizes, "BLOCK_IN": 64}, generation)
+    of_expand = compiled(
+        expand,
+        {"y": "*bf16", "b": "*bf16", "blocks": "*i32", **tables},
+        {**sizes, "BLOCK_OUT": 64, "SPLITS": 4},
+        generation,
+    )
+    for code in (of_shrink, of_expand):
+        assert code.asm["cubin"]
+        assert code.metadata.shared <= 1024 * GENERATIONS[generation]
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_products_of_four_bits_compile(generation: int) -> None:
+    from app.engine.kernels.nf4 import BLOCK, BLOCK_IN, BLOCK_OUT, nf4_rows
+
+    pointers = {"x": "*bf16", "packed": "*u8", "scales": "*fp32", "code": "*fp32", "bias": "*bf16", "y": "*bf16"}
+    sizes = {"BLOCK_OUT": BLOCK_OUT, "BLOCK_IN": BLOCK_IN, "BLOCK": BLOCK, "HAS_BIAS": 1, "INTERPRETED": 0}
+    code = compiled(nf4_rows, pointers, {"ROWS": 64, **sizes}, generation)
+    assert code.asm["cubin"]
+    assert code.metadata.shared <= 1024 * GENERATIONS[generation]
