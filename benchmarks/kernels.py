@@ -23,7 +23,7 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from app.engine.rectangle import Rectangle, layout_of
+from app.engine.rectangle import Layout, Rectangle, layout_of
 from app.engine.slots import LoraPair, SlotBank, linear_layers
 
 SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32000}
@@ -133,10 +133,10 @@ def put_adapters(bank: SlotBank, model: nn.Module, number: int) -> None:
         bank.write(slot, pairs)
 
 
-def step_of(model: Any, rows: int, past: int) -> Callable[[], Tensor]:
+def step_of(model: Any, layout: Layout, rows: int, past: int) -> Callable[[], Tensor]:
     """A function that computes one token a row; every call writes the same column."""
     device = model.device
-    rectangle = Rectangle(layout_of(model, 1), rows, past + 1)
+    rectangle = Rectangle(layout, rows, past + 1)
     rectangle.last = past
     arguments = {
         "input_ids": torch.ones(rows, 1, dtype=torch.long, device=device),
@@ -189,7 +189,7 @@ def measure(
     model = make_model(shape, num_layers, quantization=variant.quantization, device=device)
     of_weights = weight_bytes(model)
     of_layers = of_weights - model.get_output_embeddings().weight.nbytes
-    per_token = layout_of(model, 1).bytes_per_token
+    layout = layout_of(model, 1)
     bank = None
     if variant.has_kernels is not None:
         num_slots = max(1, variant.num_adapters)
@@ -204,8 +204,8 @@ def measure(
             slots = [row % variant.num_adapters + 1 if variant.num_adapters else 0 for row in range(rows)]
             bank.segments.set(slots, num_tokens=1)
             of_slots = in_use * bank.slot_bytes
-        seconds = seconds_of(step_of(model, rows, past), device, repeats=repeats)
-        deep = of_layers + of_slots + rows * past * per_token  # what grows with the number of layers
+        seconds = seconds_of(step_of(model, layout, rows, past), device, repeats=repeats)
+        deep = of_layers + of_slots + rows * past * layout.bytes_per_token  # what grows with the number of layers
         full = of_weights - of_layers + deep * LAYERS // num_layers
         yield Point(variant.name, rows, seconds, of_weights - of_layers + deep, full, bandwidth)
 

@@ -9,7 +9,7 @@ from app.engine.kernels.grouped import add_updates
 from app.engine.tiles import Tiler
 
 _OUTS, _IN, _RANK, _SLOTS = (96, 32), 128, 8, (2, 0, 1, 2)
-_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+_ROUNDING = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}  # of the largest number
 
 
 def agrees(device: torch.device, dtype: torch.dtype) -> bool:
@@ -27,7 +27,8 @@ def agrees(device: torch.device, dtype: torch.dtype) -> bool:
         tiles = Tiler(2, device).tiles(_SLOTS, num_tokens)
         add_updates(y.split(_OUTS, dim=1), x, whole=y, a=a, b=b, ranks=ranks, tiles=tiles)
         wanted = before + _updates(x, a, b, num_tokens)
-        if not torch.equal(y[bare], before[bare]) or not torch.allclose(y, wanted, rtol=0, atol=_TOLERANCE[dtype]):
+        error = (y - wanted).abs().max() / wanted.abs().max()
+        if not torch.equal(y[bare], before[bare]) or not float(error) < _ROUNDING[dtype]:
             return False
     return True
 

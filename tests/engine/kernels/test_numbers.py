@@ -26,7 +26,7 @@ from tests.engine.tiny import make_model, peft_logits, write_adapter, write_base
 pytestmark = [pytest.mark.gpu, needs_triton]
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}  # of the largest number
+ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of the largest number
 MIX = [2, 0, 1, 2, 3, 0, 1]
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}  # whole blocks of 64 weights
 
@@ -77,7 +77,7 @@ def check_updates(
     dtype = store.a.dtype
     x = torch.randn(len(slots) * num_tokens, store.a.shape[-1]).to(dtype)
     before = torch.randn(len(x), sum(store.outs)).to(dtype)
-    whole = before.to(device)
+    whole = before.clone().to(device)
     parts = whole.split(store.outs, dim=1) if has_whole else [part.clone() for part in whole.split(store.outs, dim=1)]
     tiles = Tiler(store.a.shape[2], device).tiles(slots, num_tokens)
     batch = Batch(len(slots), num_tokens, (), tiles=tiles)
