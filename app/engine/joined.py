@@ -103,7 +103,7 @@ def _join_weights(layers: Sequence[Any]) -> Tensor:
     if len(weights) == 1:
         return torch.as_tensor(weights[0])
     whole = torch.cat(weights)
-    for layer, part in zip(layers, whole.split([len(weight) for weight in weights]), strict=True):
+    for layer, part in zip(layers, whole.split_with_sizes([len(weight) for weight in weights]), strict=True):
         layer.weight.data = part
     return whole
 

@@ -79,7 +79,7 @@ class SlotStore:
         self._is_packed = is_packed and dtype == torch.bfloat16
         self.a = zeros(num_groups, len(outs), num_slots, max_rank, in_features)
         self.whole_b = zeros(num_groups, num_slots, max_rank, sum(outs))
-        self.b = self.whole_b.split(self.outs, dim=-1)  # [groups, slots, max rank, out] a member
+        self.b = self.whole_b.split_with_sizes(self.outs, dim=-1)  # [groups, slots, max rank, out] a member
         self.ranks = torch.zeros(num_groups, len(outs), num_slots, dtype=torch.int32, device=device)  # of matrices
         self.touched: dict[int, set[int]] = {}  # slot → groups in which its adapter has matrices
         self.stacks: list[Stack | None] = [None] * num_groups

@@ -64,7 +64,7 @@ def wanted_updates(store: SlotStore, x: Tensor, before: Tensor, slots: list[int]
     """In float64, row by row."""
     y, tokens = before.double(), len(x) // len(slots)
     for row, slot in enumerate(slots):
-        for member, part in enumerate(y[row * tokens : (row + 1) * tokens].split(store.outs, dim=1)):
+        for member, part in enumerate(y[row * tokens : (row + 1) * tokens].split_with_sizes(store.outs, dim=1)):
             if slot and (rank := int(store.ranks[0, member, slot - 1])):
                 a, b = (each.double() for each in store.places(0, member, slot, rank))
                 part += x[row * tokens : (row + 1) * tokens].double() @ a.T @ b
@@ -78,7 +78,7 @@ def check_updates(
     x = torch.randn(len(slots) * num_tokens, store.a.shape[-1]).to(dtype)
     before = torch.randn(len(x), sum(store.outs)).to(dtype)
     whole = before.clone().to(device)
-    parts = whole.split(store.outs, dim=1) if has_whole else [part.clone() for part in whole.split(store.outs, dim=1)]
+    parts = whole.split_with_sizes(store.outs, dim=1) if has_whole else [part.clone() for part in whole.split_with_sizes(store.outs, dim=1)]
     tiles = Tiler(store.a.shape[2], device).tiles(slots, num_tokens)
     batch = Batch(len(slots), num_tokens, (), tiles=tiles)
     apply_updates(
@@ -143,7 +143,7 @@ def test_a_recorded_step_computes_the_slots_of_the_step_it_is_replayed_in(device
 
     def step() -> None:
         whole.copy_(before_there)
-        apply_updates(whole.split(here.outs, dim=1), x_there, whole=whole, store=store, group=0, batch=batch)
+        apply_updates(whole.split_with_sizes(here.outs, dim=1), x_there, whole=whole, store=store, group=0, batch=batch)
 
     step()
     graph = torch.cuda.CUDAGraph()
