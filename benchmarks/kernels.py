@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
-from torch import Tensor, nn
+from bitsandbytes.nn.modules import Linear4bit, Params4bit
+from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from app.engine.rectangle import Layout, Rectangle, layout_of
@@ -96,8 +96,8 @@ def make_model(shape: dict[str, int], num_layers: int, *, quantization: str, dev
     return model
 
 
-def _in_nf4(layer: Any, device: str) -> Linear4bit:
-    four = Linear4bit(
+def _in_nf4(layer: Any, device: str) -> Any:
+    four: Any = Linear4bit(  # type: ignore[no-untyped-call]
         layer.in_features,
         layer.out_features,
         bias=False,
@@ -106,7 +106,7 @@ def _in_nf4(layer: Any, device: str) -> Linear4bit:
         compress_statistics=True,
         device="meta",
     )
-    four.weight = type(four.weight)(layer.weight.data, requires_grad=False, quant_type="nf4", module=four)
+    four.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=four)
     four.support_avx512bf16_for_cpu = False
     return four.to(device).eval()
 
@@ -116,19 +116,20 @@ def weight_bytes(model: Any) -> int:
     embeddings = model.get_input_embeddings().weight
     total = sum(parameter.nbytes for parameter in model.parameters() if parameter is not embeddings)
     states = [getattr(parameter, "quant_state", None) for parameter in model.parameters()]
-    return total + sum(state.absmax.nbytes + state.state2.absmax.nbytes for state in states if state is not None)
+    return total + sum(int(state.absmax.nbytes + state.state2.absmax.nbytes) for state in states if state is not None)
 
 
-def put_adapters(bank: SlotBank, model: nn.Module, number: int) -> None:
+def put_adapters(bank: SlotBank, model: Any, number: int) -> None:
     """Random ones of RANK on all linear layers, in the slots from 1."""
     device = next(model.parameters()).device
     for slot in range(1, number + 1):
+        layers: dict[str, Any] = {**linear_layers(model)}
         pairs = {
             name.removesuffix(".base"): LoraPair(
                 a=torch.randn(layer.in_features, RANK, device=device, dtype=torch.bfloat16) / layer.in_features,
                 b=torch.randn(RANK, layer.out_features, device=device, dtype=torch.bfloat16),
             )
-            for name, layer in linear_layers(model).items()
+            for name, layer in layers.items()
         }
         bank.write(slot, pairs)
 

@@ -13,7 +13,7 @@ from typing import Any
 import bitsandbytes
 import torch
 from bitsandbytes.functional import QuantState, dequantize_blockwise
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, nn
 
 from app.engine.adapter_files import read_adapter
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.gpu, needs_triton]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of the largest number
 MIX = [2, 0, 1, 2, 3, 0, 1]
-SIZES = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}  # whole blocks of 64 weights
+SIZES: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}  # whole blocks of 64 weights
 
 
 def store_of(outs: tuple[int, ...], ranks: list[list[int]], *, in_features: int, dtype: torch.dtype) -> SlotStore:
@@ -78,7 +79,11 @@ def check_updates(
     x = torch.randn(len(slots) * num_tokens, store.a.shape[-1]).to(dtype)
     before = torch.randn(len(x), sum(store.outs)).to(dtype)
     whole = before.clone().to(device)
-    parts = whole.split_with_sizes(store.outs, dim=1) if has_whole else [part.clone() for part in whole.split_with_sizes(store.outs, dim=1)]
+    parts = (
+        whole.split_with_sizes(store.outs, dim=1)
+        if has_whole
+        else [part.clone() for part in whole.split_with_sizes(store.outs, dim=1)]
+    )
     tiles = Tiler(store.a.shape[2], device).tiles(slots, num_tokens)
     batch = Batch(len(slots), num_tokens, (), tiles=tiles)
     apply_updates(
@@ -164,7 +169,7 @@ def test_the_trial_before_use_is_passed(dtype: torch.dtype, device: torch.device
     assert can_run_kernels(device, dtype) == (device.type == "cuda")
 
 
-def quantized(outs: int, in_features: int, dtype: torch.dtype, device: torch.device, *, has_bias: bool) -> Linear4bit:
+def quantized(outs: int, in_features: int, dtype: torch.dtype, device: torch.device, *, has_bias: bool) -> Any:
     """A layer as ``load_base`` has it: NF4, scales quantized, too."""
     plain = nn.Linear(in_features, outs, bias=has_bias, dtype=dtype)
     layer = Linear4bit(
@@ -196,7 +201,7 @@ def test_a_product_of_four_bits_is_bitsandbytes(
     torch.testing.assert_close(ours, stock, rtol=0, atol=tolerance)
 
 
-def _exact(layer: Linear4bit, x: Tensor) -> Tensor:
+def _exact(layer: Any, x: Tensor) -> Tensor:
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).double()
     return x.double() @ weight.T + (0 if layer.bias is None else layer.bias.double())
 
@@ -223,7 +228,8 @@ def test_a_mixed_batch_computes_what_peft_computes(
     base = load_base(replace(options, quantization=quantization, dtype=dtype), folder)  # type: ignore[arg-type]
     plain = make_model("llama", **SIZES)
     few = sorted(linear_layers(plain))[:3]
-    for slot, config in {1: {"r": 8}, 2: {"r": 2, "target_modules": few}, 3: {"r": 3}}.items():
+    configs: dict[int, dict[str, Any]] = {1: {"r": 8}, 2: {"r": 2, "target_modules": few}, 3: {"r": 3}}
+    for slot, config in configs.items():
         write_adapter(plain, tmp_path / str(slot), seed=slot, **config)
     prompts = [[(50 + 7 * row + 3 * place) % 250 for place in range(num_tokens)] for row in range(len(MIX))]
     wanted = [
