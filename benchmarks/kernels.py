@@ -85,7 +85,8 @@ class Point:
 
 def make_model(shape: dict[str, int], num_layers: int, *, quantization: str, device: str) -> Any:
     """Random weights in bfloat16, its linear layers in NF4 if asked for."""
-    config = LlamaConfig(**shape, num_hidden_layers=num_layers)
+    sizes: dict[str, Any] = {**shape, "num_hidden_layers": num_layers}
+    config = LlamaConfig(**sizes)
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()  # type: ignore[no-untyped-call]
     model.requires_grad_(False)
@@ -114,7 +115,7 @@ def _in_nf4(layer: Any, device: str) -> Any:
 def weight_bytes(model: Any) -> int:
     """What a step reads of the weights: all but the embeddings; of 4-bit ones also bitsandbytes' scales."""
     embeddings = model.get_input_embeddings().weight
-    total = sum(parameter.nbytes for parameter in model.parameters() if parameter is not embeddings)
+    total = sum(int(parameter.nbytes) for parameter in model.parameters() if parameter is not embeddings)
     states = [getattr(parameter, "quant_state", None) for parameter in model.parameters()]
     return total + sum(int(state.absmax.nbytes + state.state2.absmax.nbytes) for state in states if state is not None)
 

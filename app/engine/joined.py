@@ -10,8 +10,8 @@ from collections.abc import Sequence, Set
 from functools import partial
 from typing import Any
 
-import bitsandbytes
 import torch
+from bitsandbytes.autograd._functions import matmul_4bit
 from bitsandbytes.functional import QuantState, dequantize_blockwise
 from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class Nf4Matrix:
         self.code = first.weight.quant_state.code.float()
         self.dtype = first.compute_dtype or first.weight.quant_state.dtype
         self.bias = None if bias is None else bias.to(self.dtype)
-        self.state = QuantState(
+        self.state = QuantState(  # type: ignore[no-untyped-call]
             absmax=self.scales,
             shape=torch.Size((self.outs, self.in_features)),
             code=self.code,
@@ -74,7 +74,7 @@ class Nf4Matrix:
 
     def stock(self, x: Tensor) -> Tensor:
         """The same for any number of rows, by bitsandbytes."""
-        y: Tensor = bitsandbytes.matmul_4bit(x, self.packed.t(), quant_state=self.state, bias=self.bias)
+        y: Tensor = matmul_4bit(x, self.packed.t(), quant_state=self.state, bias=self.bias)
         return y
 
     def multiply(self, fused_rows: Set[int], x: Tensor) -> Tensor:

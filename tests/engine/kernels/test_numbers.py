@@ -79,11 +79,8 @@ def check_updates(
     x = torch.randn(len(slots) * num_tokens, store.a.shape[-1]).to(dtype)
     before = torch.randn(len(x), sum(store.outs)).to(dtype)
     whole = before.clone().to(device)
-    parts = (
-        whole.split_with_sizes(store.outs, dim=1)
-        if has_whole
-        else [part.clone() for part in whole.split_with_sizes(store.outs, dim=1)]
-    )
+    parts = whole.split_with_sizes(store.outs, dim=1)
+    parts = parts if has_whole else tuple(part.clone() for part in parts)
     tiles = Tiler(store.a.shape[2], device).tiles(slots, num_tokens)
     batch = Batch(len(slots), num_tokens, (), tiles=tiles)
     apply_updates(
@@ -172,7 +169,7 @@ def test_the_trial_before_use_is_passed(dtype: torch.dtype, device: torch.device
 def quantized(outs: int, in_features: int, dtype: torch.dtype, device: torch.device, *, has_bias: bool) -> Any:
     """A layer as ``load_base`` has it: NF4, scales quantized, too."""
     plain = nn.Linear(in_features, outs, bias=has_bias, dtype=dtype)
-    layer = Linear4bit(
+    layer: Any = Linear4bit(  # type: ignore[no-untyped-call]
         in_features, outs, bias=has_bias, compute_dtype=dtype, quant_type="nf4", compress_statistics=True
     )
     layer.load_state_dict(plain.state_dict())
