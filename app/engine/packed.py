@@ -17,7 +17,6 @@ from transformers.pytorch_utils import Conv1D
 from app.engine.memory import free_bytes
 
 Product = Callable[[Tensor], Tensor]  # [..., in] → [..., outs]
-_DTYPES = (torch.float32, torch.bfloat16)
 _ROWS = 32  # what the layout is chosen for; measured: 8 to 512 are alike for any number of rows, 1 is slower
 _MEMORY_SHARE = 0.25  # of the free memory; a copy beyond that is not worth it
 
@@ -27,7 +26,7 @@ for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # read
 
 
 def can_pack(layers: Iterable[nn.Module], *, num_free: int | None = None) -> bool:
-    """Whether all are plain linear layers (quantized ones are not) and the processor's library and memory are there.
+    """Whether all are plain linear layers (quantized ones are not) and processor, its library and memory allow it.
 
     ``num_free``: bytes of memory that may be shared in; None: what is free now.
     """
@@ -36,10 +35,17 @@ def can_pack(layers: Iterable[nn.Module], *, num_free: int | None = None) -> boo
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        and all(each is not None and each.device.type == "cpu" and each.dtype in _DTYPES for each in weights)
+        and all(each is not None and each.device.type == "cpu" and _is_known(each.dtype) for each in weights)
         and sum(each.nbytes for each in weights if each is not None)
         < _MEMORY_SHARE * (free_bytes() if num_free is None else num_free)
     )
+
+
+def _is_known(dtype: torch.dtype) -> bool:
+    """bfloat16 needs instructions that not every processor has."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 @torch.no_grad()

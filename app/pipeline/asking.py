@@ -18,7 +18,7 @@ from app.pipeline.lines import Contender
 from app.pipeline.rows import to_row
 from app.pipeline.scores import score_item
 
-TOGETHER = 4 * WAVE  # answers of a wave; fixed as WAVE is
+TOGETHER = 2 * WAVE  # answers of a wave; fixed as WAVE is
 
 
 @dataclass(frozen=True, slots=True)

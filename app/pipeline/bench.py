@@ -21,7 +21,8 @@ ROWS = "rows.jsonl"  # the file of a stage's product
 COMPARISONS = "comparisons.jsonl"  # beside the rows of metrics
 SEEDS_BY_EPOCHS, SEEDS_BY_STEPS, LABELLED = "adapter-seeds", "adapter-seeds-steps", "adapter-labelled"  # stages
 _SPARE_TOKENS = 8  # what a tokenizer may add by itself
-WAVE = 32  # prompts sent together; fixed, because what shares a batch may change the last bits of a logit
+WAVE = 64  # prompts sent together: with more than a batch holds, its rows are filled again as they end. Fixed, because
+# what shares a batch may change the last bits of a logit
 
 
 def always(bench: Bench) -> bool:
