@@ -34,8 +34,8 @@ class Recipe(BaseModel):
         1,
         ge=1,
         le=64,
-        description="How often in a row the same prompt is asked, with other random numbers each time; each counts as "
-        "a prompt. 1 is the paper's. More: the prompt is read once for all its replies, and they are more alike.",
+        description="How often the same prompt is asked, with other random numbers each time; each counts as a prompt. "
+        "1 is the paper's. More: the prompt is read once for all its replies, and they are more alike.",
     )
     prompt_style: PromptStyle = Field(
         "list",

@@ -13,7 +13,7 @@ import json
 import struct
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
@@ -48,6 +48,7 @@ from app.engine.fake_text import Written, clip, tokens_of, write
 from app.engine.request_checks import check_fits, check_mixture
 from app.engine.training_batches import BatchOrder
 
+_PROMPTS_KNOWN = 64  # of each adapter
 PEAK_BYTES, FREE_BYTES = 64 * 1024**2, 8 * 1024**3  # that it says it takes and has
 
 
@@ -89,7 +90,7 @@ class FakeEngine:
         self._changed = threading.Condition(threading.RLock())  # held for every look and change
         self._max_batch, self._max_waiting, self._clock, self._loaded = max_batch, max_waiting, clock, loaded
         self._runs: list[_Run] = []
-        self._last_prompt: dict[str | None, list[str]] = {}  # what each adapter read last: the fake prefix cache
+        self._read: dict[str | None, deque[list[str]]] = {}  # what each adapter read last: the fake prefix cache
         self._may_tell: int | None = None  # pieces that a request may tell while ``hold`` lasts
         self._counts = Counter(dict.fromkeys(COUNTERS, 0))
         self._places = Places(slots, host_adapters, self._counts)
@@ -344,8 +345,9 @@ class FakeEngine:
     def _completion(self, run: _Run, finish_reason: str) -> Completion:
         pieces, now, placed = run.written.pieces[: run.told], self._clock(), run.placed or run.submitted
         words, adapter = tokens_of(run.request.prompt), run.request.adapter
-        cached = _num_alike(words[:-1], self._last_prompt.get(adapter, []))
-        self._last_prompt[adapter] = words
+        read = self._read.setdefault(adapter, deque(maxlen=_PROMPTS_KNOWN))
+        cached = max((_num_alike(words[:-1], other) for other in read), default=0)
+        read.append(words)
         counts = {"requests": 1, "prompt_tokens": len(words), "generated_tokens": len(pieces), "cached_tokens": cached}
         rows = {"batches": 1, "batch_rows": 1, "adapter_rows": int(adapter is not None)}
         self._counts.update({**counts, **rows, "prefill_tokens": len(words) - cached})

@@ -93,9 +93,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 class Rectangle(Cache):
     """A transformers cache. Columns ``first`` to ``last`` are what the next forward pass sees as its past."""
 
-    def __init__(
-        self, layout: Layout, num_rows: int, num_columns: int, *, workspace: Workspace | None = None
-    ) -> None:
+    def __init__(self, layout: Layout, num_rows: int, num_columns: int, *, workspace: Workspace | None = None) -> None:
         """``workspace``: where its memory comes from, until another rectangle takes it; then blank what is not written
         before it is seen."""
         super().__init__(layers=[_Layer(self) for _ in layout.keys])

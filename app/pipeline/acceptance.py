@@ -39,6 +39,7 @@ class Acceptance:
     def __init__(self, seeds: Sequence[Seed], *, recipe: Recipe) -> None:
         """Raises InvalidInput for a language that nobody knows."""
         self.num_accepted = 0
+        self.num_read = 0  # replies, until there was enough
         self._recipe = recipe
         self._by_id = {seed.id: seed for seed in seeds}
         self._labelled = _closed_tasks(seeds) if recipe.label_first else frozenset()
@@ -57,6 +58,7 @@ class Acceptance:
 
     def read(self, reply: Reply) -> list[Candidate | Rejection]:
         """What a reply holds, judged, in its order; nothing more once there is enough."""
+        self.num_read += not self.is_full
         shown = [self._by_id[seed_id] for seed_id in reply.seed_ids]
         items: Iterable[Item] = read_list(reply) if reply.task is None else [read_anchored(reply, shown)]
         results: list[Candidate | Rejection] = []

@@ -16,6 +16,7 @@ from app.pipeline.acceptance import Acceptance
 from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
 from app.pipeline.prompts import Fits, always_fits, anchored_prompt, label_of, list_prompt, shorten, varying_texts
 from app.pipeline.rows import from_row, to_row
+from app.pipeline.turns import prompt_of
 from app.pipeline.validity import is_closed
 from app.pipeline.yields import YieldMeter
 
@@ -37,6 +38,7 @@ def make_instructions(bench: Bench) -> None:
         for reply, judged in zip(wave.replies, results, strict=True):
             meter.read(reply, judged)
         meter.seconds += wave.seconds
+        meter.num_read = acceptance.num_read
         written = [result for judged in results for result in judged]
         bench.append(ROWS, [to_row(result) for result in written if isinstance(result, Candidate)])
         bench.append(REJECTIONS, [to_row(result) for result in written if isinstance(result, Rejection)])
@@ -76,11 +78,11 @@ def prompt_at(
 ) -> Shown:
     """What the job's reply number ``index`` is asked for with: a function of the recipe's seed and the index alone.
 
-    ``recipe.replies_per_prompt`` in a row have the same prompt: asked side by side, it is read once for all of them.
+    ``recipe.replies_per_prompt`` have the same prompt, which the engine then reads once.
     Where the seeds are of several domains it shows one domain's and names that; the domains take turns. It shows fewer
     seeds, one at least, where ``fits`` says that the prompt is too long for the base.
     """
-    number = index // recipe.replies_per_prompt
+    number = prompt_of(index, seeds, recipe)
     chance = random.Random(f"{recipe.seed}/instruction/{number}")
     domains = sorted({seed.domain for seed in seeds})
     turn, place = divmod(number, len(domains))

@@ -22,6 +22,7 @@ from app.pipeline.prompts import Fits, always_fits, response_prompt, shorten
 from app.pipeline.retrieval import PassageAnswers, retrieval_checks
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.template import ALPACA
+from app.pipeline.turns import prompt_of
 from app.pipeline.validity import Rules
 
 ANSWERS, REJECTIONS = "answers.jsonl", "rejections.jsonl"
@@ -74,10 +75,10 @@ def request_answer(
 ) -> GenerationRequest:
     """What the writer (None: the base) is asked: a function of the recipe's seed and the candidate alone.
 
-    Candidates that came of the same prompt are shown the same: they stand together, so it is read once for all of them.
+    Candidates that came of the same prompt are shown the same, which the engine then reads once.
     """
     own = [seed for seed in seeds if seed.task == candidate.task]
-    drawing = random.Random(f"{recipe.seed}/shots/{candidate.reply // recipe.replies_per_prompt}")
+    drawing = random.Random(f"{recipe.seed}/shots/{prompt_of(candidate.reply, seeds, recipe)}")
     drawn = drawing.sample(own or list(seeds), min(recipe.response_shots, len(own or seeds)))
 
     def make(shots: Sequence[Seed]) -> str:

@@ -21,7 +21,7 @@ class YieldMeter:
     """Counts what was written and what became of it; keeps a few samples of what was refused."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.num_prompts, self.num_tokens, self.seconds = 0, 0, 0.0
+        self.num_prompts, self.num_read, self.num_tokens, self.seconds = 0, 0, 0, 0.0
         self.num_accepted = 0
         self.reasons: Counter[str] = Counter()
         self._recipe = recipe
@@ -44,9 +44,12 @@ class YieldMeter:
                     self._samples[result.reason].append(result)
 
     def figures(self) -> dict[str, Any]:
-        """Everything counted, JSON-ready. ``seconds``: of writing, since this attempt at the stage began."""
+        """Everything counted, JSON-ready. ``seconds``: of writing, since this attempt at the stage began;
+        ``prompts_read``: of those whose replies were looked at, there being not enough before.
+        """
         return {
             "prompts": self.num_prompts,
+            "prompts_read": self.num_read,
             "written": self.num_written,
             "accepted": self.num_accepted,
             "tokens": self.num_tokens,

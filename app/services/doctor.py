@@ -97,8 +97,8 @@ def _longest_prompt(read: ReadRequest, engine: Engine) -> int | None:
     if read.split is None or not read.split.training:
         return None
     recipe, seeds = read.recipe, read.split.training
-    replies = range(0, _PROMPTS_COUNTED * recipe.replies_per_prompt, recipe.replies_per_prompt)
-    prompts = [prompt_at(at, seeds, recipe=recipe, domain=read.domain).prompt for at in replies]
+    once = recipe.model_copy(update={"replies_per_prompt": 1})
+    prompts = [prompt_at(at, seeds, recipe=once, domain=read.domain).prompt for at in range(_PROMPTS_COUNTED)]
     return max(engine.count(prompt) for prompt in prompts) + recipe.instruction_max_new_tokens
 
 

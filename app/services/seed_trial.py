@@ -29,16 +29,16 @@ def try_prompts(
 
     Blocks while the engine works. Raises NotReady while the base is loading, Overloaded as the engine does.
     """
-    context, trial = _context(engine), _trial_of(recipe, seeds, num_prompts)
+    context = _context(engine)
     began = time.perf_counter()
-    replies = _write(seeds, recipe=trial, about=about, engine=engine, context=context)
+    replies = _write(seeds, num_prompts, recipe=recipe, about=about, engine=engine, context=context)
     seconds = time.perf_counter() - began
-    acceptance = Acceptance(seeds, recipe=trial)
+    acceptance = Acceptance(seeds, recipe=recipe.model_copy(update={"num_examples": _NEVER_FULL, "sizes": ()}))
     judged = [result for reply in replies for result in acceptance.read(reply)]
     candidates = [result for result in judged if isinstance(result, Candidate)]
     began = time.perf_counter()
     tried = candidates[:MAX_ANSWERED]
-    answered = _answer(tried, seeds, recipe=trial, about=about, engine=engine, context=context)
+    answered = _answer(tried, seeds, recipe=recipe, about=about, engine=engine, context=context)
     answer_seconds = time.perf_counter() - began
     kept = sum(isinstance(result, Example) for result in answered)
     return Trial(
@@ -63,19 +63,6 @@ def try_prompts(
     )
 
 
-def _trial_of(recipe: Recipe, seeds: Sequence[Seed], num_prompts: int) -> Recipe:
-    """Of so many prompts, with no end before; the same one is asked less often where else some task had no turn."""
-    a_task = num_prompts // len({seed.task for seed in seeds})
-    return recipe.model_copy(
-        update={
-            "num_examples": _NEVER_FULL,
-            "sizes": (),
-            "max_prompts": num_prompts,
-            "replies_per_prompt": max(1, min(recipe.replies_per_prompt, a_task)),
-        }
-    )
-
-
 def _context(engine: Engine) -> int:
     """Tokens that the base can read."""
     if engine.base is None:
@@ -85,6 +72,7 @@ def _context(engine: Engine) -> int:
 
 def _write(
     seeds: Sequence[Seed],
+    num_prompts: int,
     *,
     recipe: Recipe,
     about: tuple[str, str],
@@ -95,7 +83,7 @@ def _write(
     domain, description = about
     waves = write_replies(
         seeds,
-        recipe=recipe,
+        recipe=recipe.model_copy(update={"max_prompts": num_prompts}),
         domain=domain,
         description=description,
         start=0,

@@ -16,13 +16,11 @@ from typing import Any, Self
 
 from app.core.records import BaseInfo
 from app.models import StageRun, Throughput
-from app.pipeline.bench import WAVE
 from app.services.machine import machine_of
 from app.services.work import TOKENS, Sort, Work, written_cost
 from app.storage.database import UnitOfWork
 
 START = "start"  # in place of a stage: a job's process, until its base is loaded
-WASTED = WAVE // 2  # prompts whose replies are not read, because those before them were enough
 NEWEST = 20  # stages of a kind that are reckoned by
 _UNKNOWN_SPREAD = math.log(1.5)  # how far one measurement alone may be off
 _SURE = 1.28  # standard deviations around the middle four fifths
@@ -75,8 +73,7 @@ def record(
                 "written_cost": cost,
                 "work": work.to_row(),
                 "planned": run.planned,
-                **{name: figures[name] for name in ("prompts", "accepted") if name in figures},
-                "is_full": run.done == run.total,
+                **{name: figures[name] for name in ("prompts", "prompts_read", "accepted") if name in figures},
             },
         )
     )
@@ -146,9 +143,8 @@ class Experience:
 
     def accepted_a_prompt(self, sort: Sort) -> float | None:
         """The yield of earlier instructions of this variant."""
-        rows = [row.detail for row in self._alike(sort) if row.detail.get("prompts")]
-        prompts = [row["prompts"] - (WASTED if row.get("is_full") else 0) for row in rows]
-        return sum(row["accepted"] for row in rows) / sum(prompts) if rows else None
+        rows = [row.detail for row in self._alike(sort) if row.detail.get("prompts_read")]
+        return sum(row["accepted"] for row in rows) / sum(row["prompts_read"] for row in rows) if rows else None
 
     def peak_bytes(self, sort: Sort) -> int | None:
         """The most that a stage of this kind took."""

@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 
 from app.core.recipe import Recipe
-from app.pipeline.bench import LABELLED, Stage
+from app.pipeline.bench import LABELLED, WAVE, Stage
 from app.pipeline.forgetting import PROBE
 from app.pipeline.stages import walk
 from app.pipeline.template import ALPACA, BARE
-from app.services.throughput import WASTED, Experience
+from app.services.throughput import Experience
 from app.services.work import Sort, Work, sort_of
 from app.services.work_texts import Texts, Wanted
 
@@ -159,7 +159,7 @@ def _assumed_yield(recipe: Recipe) -> float:
 
 def _yield(recipe: Recipe, accepted_a_prompt: float) -> tuple[int, int]:
     """Prompts, with those of the last wave that are sent in vain, and what is accepted of the replies."""
-    enough = math.inf if accepted_a_prompt <= 0 else math.ceil(recipe.pool_size / accepted_a_prompt) + WASTED
+    enough = math.inf if accepted_a_prompt <= 0 else WAVE * math.ceil(recipe.pool_size / accepted_a_prompt / WAVE)
     prompts = int(min(recipe.max_prompts, enough)) if recipe.pool_size else 0
     return prompts, min(recipe.pool_size, round(prompts * accepted_a_prompt))
 

@@ -5,7 +5,6 @@ Before the tokenizer is there a token counts as four characters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from app.pipeline.instructions import prompt_at
 from app.pipeline.prompts import varying_texts
 from app.pipeline.responses import request_answer
 from app.pipeline.template import ALPACA, Template
+from app.pipeline.turns import count_prompts
 
 _CHARS_A_TOKEN = 4
 _COUNTED = 32  # texts of a kind that are counted
@@ -63,19 +63,31 @@ class Texts:
     @cached_property
     def instruction_prompt(self) -> float:
         """What the writer of new tasks is shown."""
-        wanted, each = self._wanted, self._wanted.recipe.replies_per_prompt
-        made = (
-            prompt_at(
-                at, wanted.split.training, recipe=wanted.recipe, domain=wanted.domain, description=wanted.description
-            )
-            for at in range(0, _PROMPTS * each, each)
-        )
-        return self._mean(shown.prompt for shown in made)
+        return self._mean(map(self._instruction_prompt, range(_PROMPTS)))
 
     def instruction_read(self, num_replies: int) -> float:
-        """Of all prompts: one that is asked again is known but for its last token."""
-        different = math.ceil(num_replies / self._wanted.recipe.replies_per_prompt)
-        return different * self.instruction_prompt + num_replies - different
+        """Of all prompts: one asked again is known but for its last token, of others the beginning they share."""
+        whole, num_tasks = self.instruction_prompt, self._num_tasks
+        different = count_prompts(num_replies, self._wanted.split.training, self._wanted.recipe)
+        alike = max(0, different - num_tasks) * min(whole - 1, self._instruction_known)
+        return different * whole - alike + num_replies - different
+
+    @cached_property
+    def _instruction_known(self) -> float:
+        """Tokens that prompts begin alike with, one round of the tasks apart; of a few tasks."""
+        places = range(min(_TASKS, self._num_tasks))
+        pairs = ([self._instruction_prompt(at) for at in (place, place + self._num_tasks)] for place in places)
+        return self._mean(map(commonprefix, pairs))
+
+    @property
+    def _num_tasks(self) -> int:
+        return len({(seed.domain, seed.task) for seed in self._wanted.split.training})
+
+    def _instruction_prompt(self, number: int) -> str:
+        """The job's prompt of this number, from 0."""
+        wanted, once = self._wanted, self._wanted.recipe.model_copy(update={"replies_per_prompt": 1})
+        seeds, about = wanted.split.training, wanted.description
+        return prompt_at(number, seeds, recipe=once, domain=wanted.domain, description=about).prompt
 
     @cached_property
     def reply(self) -> float:
@@ -95,7 +107,7 @@ class Texts:
     def response_read(self, num_answers: int, num_replies: int, *, writer: str | None) -> float:
         """Of all answers: what those to one anchored prompt's items begin alike with is read once."""
         recipe, whole = self._wanted.recipe, self.response_prompt(writer=writer)
-        different = math.ceil(num_replies / recipe.replies_per_prompt)
+        different = count_prompts(num_replies, self._wanted.split.training, recipe)
         if recipe.prompt_style == "list" or different >= num_answers:
             return num_answers * whole
         return num_answers * whole - (num_answers - different) * min(whole - 1, self._response_known(writer))

@@ -111,8 +111,6 @@ def test_prompts_do_not_see_what_earlier_ones_left_in_memory() -> None:
         whole = Prefill(layout, sequences[:1], [()])
         forward.prefill(whole, 1000)
         known = [[whole.read(0, 0, PAGE)], [whole.read(0, 0, PAGE)], []]
-        told = [
-            forward.prefill(Prefill(layout, sequences, known, workspace=room), 1000) for room in (workspace, None)
-        ]
+        told = [forward.prefill(Prefill(layout, sequences, known, workspace=room), 1000) for room in (workspace, None)]
     assert not told[0].isnan().any()
     assert torch.equal(told[0], told[1])

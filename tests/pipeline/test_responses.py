@@ -13,6 +13,7 @@ from app.engine.fake import FakeEngine
 from app.pipeline.prompts import response_prompt
 from app.pipeline.responses import draw_answers, judge_answer, request_answer
 from app.pipeline.template import ALPACA
+from app.pipeline.turns import count_prompts, prompt_of
 from app.pipeline.validity import Rules
 from tests.pipeline.samples import ABOUT, Recorder, candidate, recipe, seed, seeds
 
@@ -44,8 +45,9 @@ def test_items_of_one_prompt_are_shown_the_same_before_their_own() -> None:
     knobs: dict[str, object] = {"response_shots": 2, "replies_per_prompt": 4}
     requests = [asked(candidate(number), **knobs) for number in range(40)]
     before = [request.prompt.removesuffix(f"{candidate(n).input}\nResponse:") for n, request in enumerate(requests)]
-    assert all(before[n] == before[n // 4 * 4] for n in range(40))
-    assert len(set(before)) > 5
+    number = [prompt_of(n, SEEDS, recipe(**knobs)) for n in range(40)]
+    assert all((before[n] == before[m]) or number[n] != number[m] for n in range(40) for m in range(40))
+    assert 5 < len(set(before)) <= count_prompts(40, SEEDS, recipe(**knobs))
     assert len({request.seed for request in requests}) == 40
 
 

@@ -22,8 +22,10 @@ def meter(*replies: list[Candidate | Rejection], **knobs: object) -> YieldMeter:
 def test_figures_count_items_and_reasons_most_frequent_first() -> None:
     counted = meter([candidate(), rejection("too_short")], [rejection("truncated"), rejection("truncated")], [])
     counted.seconds += 1.23456
+    counted.num_read = 2
     assert counted.figures() == {
         "prompts": 3,
+        "prompts_read": 2,
         "written": 4,
         "accepted": 1,
         "tokens": 9,

@@ -19,6 +19,7 @@ from app.core.errors import InvalidInput, NotFound, Problem
 from app.core.presets import make_recipe
 from app.core.records import MixtureCompletion, MixtureRequest
 from app.engine.fake import FakeEngine
+from app.pipeline.bench import WAVE
 from app.services.corpora import CorpusService, corpus_problems, read_passages
 from app.services.passage_index import K1, B, build_index, words_of
 from app.services.passages import CorpusRetriever, search_in_memory, search_mapped
@@ -220,7 +221,7 @@ WORDS = ("good", "bad", "margin", "forecast", "debt", "index", "profit", "ships"
 def order(house: House, form: str) -> str:
     """A job of two waves that retrieves from a corpus of ten passages."""
     corpus, _ = house.services.corpora.add(file_of(*[{"text": f"The {word} of {n}"} for n, word in enumerate(WORDS)]))
-    knobs: dict[str, Any] = {"num_examples": 40, "controls": [], "off_domain_items": 0, "evaluation_max_new_tokens": 4}
+    knobs: dict[str, Any] = {"num_examples": 80, "controls": [], "off_domain_items": 0, "evaluation_max_new_tokens": 4}
     return house.order(evaluation=EVALUATION[:2], retrieval=form, corpus=corpus.id, retrieval_top_k=3, **knobs)
 
 
@@ -231,7 +232,7 @@ def test_a_job_answers_with_passages_of_its_corpus(house: House, form: str) -> N
     house.run(job_id)
     assert house.job(job_id).error_message is None
     rows = house.rows(job_id, "responses")
-    assert len(rows) > 32
+    assert len(rows) > WAVE
     for row in rows:
         assert len(row["passages"]) == 3
         assert sum(passage["weight"] for passage in row["passages"]) == pytest.approx(1)

@@ -220,7 +220,7 @@ def test_in_a_dry_run_every_task_has_a_turn(house: House) -> None:
     assert report.dry_run.prompts == 10
     prompts = [request.prompt for request in engine.waves[0]]
     for place, task in enumerate(("kind", "mood", "tone")):
-        [prompt] = set(prompts[3 * place : 3 * place + 3])
+        [prompt] = set(prompts[place::3])
         assert f"What is the {task}?" in prompt
 
 

@@ -499,7 +499,7 @@ def test_what_the_job_cannot_help_is_no_failure(house: House, reference: Referen
 
 def test_what_was_saved_forgives_the_deaths_before_it(house: House) -> None:
     """A long job on a machine that is taken away every few minutes gets there, wave by wave."""
-    job_id, kills = house.order(**{**SMALL, "batch_size": 16}), 0
+    job_id, kills = house.order(**{**SMALL, "num_examples": 140, "max_prompts": 400, "batch_size": 16}), 0
     while "adapter" not in [event.stage for event in house.events(job_id, "stage_started")]:
         with pytest.raises(Killed):
             house.run(job_id, engine=MortalEngine(Countdown(2)))

@@ -15,6 +15,7 @@ from app.core.records import BaseInfo, Completion, GenerationRequest
 from app.core.states import JobStatus, StageStatus
 from app.engine.fake import FakeEngine
 from app.models import Throughput
+from app.pipeline.bench import WAVE
 from app.services.machine import machine_of
 from app.services.run_job import JobRunner
 from app.services.throughput import START, Experience, fit
@@ -22,7 +23,7 @@ from app.services.work import Sort, Work, WorkMeter
 from app.storage.artifacts import read_rows
 from tests.services.house import BASE, Countdown, House, Killed, MortalEngine
 
-SMALL: dict[str, Any] = {"num_examples": 40, "max_prompts": 160, "min_yield": 0, "promotion": "always", "controls": ()}
+SMALL: dict[str, Any] = {"num_examples": 80, "max_prompts": 320, "min_yield": 0, "promotion": "always", "controls": ()}
 INFO = FakeEngine(base_name=BASE).wait_ready()
 
 
@@ -56,7 +57,8 @@ def test_every_stage_leaves_what_it_took(house: House) -> None:
     assert rows["adapter"].amount == report["tokens"] == house.services.jobs.get(job_id).trained_tokens
     num_prompts = sum(1 for _ in read_rows(house.artifact(job_id, "instructions").folder / "replies.jsonl"))
     told = rows["instructions"].detail
-    assert (told["prompts"], told["accepted"], told["work"]["asked"]) == (num_prompts, 40, num_prompts)
+    assert (told["prompts"], told["accepted"], told["work"]["asked"]) == (num_prompts, 80, num_prompts)
+    assert 80 <= told["prompts_read"] < num_prompts
 
 
 def test_a_stage_that_failed_leaves_nothing_and_those_before_it_do(house: House) -> None:
@@ -79,7 +81,7 @@ def test_time_and_work_are_those_of_all_attempts_without_what_lay_between(house:
         house.run(job_id, engine=first)
     before = house.stages(job_id)[0]
     assert before.worked_seconds > 0
-    assert before.work["asked"] == 32
+    assert before.work["asked"] == WAVE
     house.now += timedelta(hours=5)
     second = FakeEngine(base_name=BASE)
     house.run(job_id, engine=second)
@@ -101,7 +103,7 @@ def test_a_pause_keeps_the_time_worked_before_it(house: House) -> None:
     with pytest.raises(Exception, match="waits for resume"):
         house.run(job_id, engine=Pausing(base_name=BASE))
     run = house.stages(job_id)[0]
-    assert (run.status, run.work["asked"]) == (StageStatus.PENDING, 32)
+    assert (run.status, run.work["asked"]) == (StageStatus.PENDING, WAVE)
     house.now += timedelta(hours=5)
     assert house.services.jobs.get(job_id).progress[0].seconds == run.worked_seconds
 
@@ -214,8 +216,8 @@ def test_this_machine_is_reckoned_by_and_another_only_without_it(house: House) -
 def test_plans_are_set_right_by_what_came_of_earlier_ones(house: House) -> None:
     job_id, sort = house.order(**SMALL), Sort("instructions", "anchored")
     planned = {"asked": 20, "read": 400.0}  # 20 a request; it was 10
-    put(house, job_id, "a", seconds=1.0, planned=planned, prompts=10, accepted=4)
-    put(house, job_id, "b", seconds=1.0, planned=planned, prompts=10, accepted=8)
+    put(house, job_id, "a", seconds=1.0, planned=planned, prompts=12, prompts_read=10, accepted=4)
+    put(house, job_id, "b", seconds=1.0, planned=planned, prompts=12, prompts_read=10, accepted=8)
     with house.database.session(read_only=True) as uow:
         experience = Experience.read(uow, BASE, info=INFO)
     assert experience.corrected(sort, Work(asked=5, read=100.0)).read == pytest.approx(50.0)
