@@ -37,6 +37,7 @@ from benchmarks.pipeline.stages import FolderBench
 
 KINDS = ("ours", "plain")
 DOMAIN = "finance"
+_PRESET = make_recipe({"preset": "quick"})
 SEEDS = Path(__file__).resolve().parents[2] / "examples" / DOMAIN / "seeds.jsonl"
 INSTRUCTIONS = Stage("instructions", "instructions", (), make_instructions)
 RESPONSES = Stage("responses", "responses", ("instructions",), make_responses)
@@ -88,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line a kind."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline.generation", description=__doc__)
     parser.add_argument("--prompts", type=int, default=64, help="instruction prompts of each kind")
-    parser.add_argument("--replies-per-prompt", type=int, default=1, help="how often each prompt is asked")
+    parser.add_argument(
+        "--replies-per-prompt", type=int, default=_PRESET.replies_per_prompt, help="how often each prompt is asked"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which take part")
     parser.add_argument("--alone", choices=KINDS, help="measure this kind in this very process")
     options = parser.parse_args(arguments)
@@ -111,10 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(kind: str, *, num_prompts: int, replies_per_prompt: int = 1) -> Found:
+def measure(kind: str, *, num_prompts: int, replies_per_prompt: int) -> Found:
     """Both stages, in this process."""
     knobs = {"num_examples": 1_000_000, "max_prompts": num_prompts, "min_yield": 0.0, "responders": 0}
-    recipe = make_recipe({"preset": "quick", **knobs, "replies_per_prompt": replies_per_prompt})
+    recipe = _PRESET.model_copy(update={**knobs, "replies_per_prompt": replies_per_prompt})
     with closing(_Engine(kind)) as engine, tempfile.TemporaryDirectory() as folder:
         base = engine.engine.wait_ready()
         bench = FolderBench(Path(folder), recipe, DOMAIN, _split(), engine.engine, INSTRUCTIONS)
