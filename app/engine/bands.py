@@ -52,7 +52,7 @@ class Band:
         """Its row is free at once: the last row takes its place."""
         row, last = self.sequences.index(sequence), len(self.sequences) - 1
         if sequence.finish_reason == "error":
-            self.rectangle.blank(row)
+            self.rectangle.blank_row(row)
         if row != last:
             self.rectangle.move_row(last, row)
         self.sequences[row], self.lengths[row] = self.sequences[last], self.lengths[last]

@@ -26,7 +26,7 @@ from app.engine.forward import Forward, Prefill
 from app.engine.host_tier import HostTier
 from app.engine.memory import free_bytes, peak_bytes
 from app.engine.prefixes import PAGE, PrefixStore, first_unknown
-from app.engine.rectangle import Layout, Workspace
+from app.engine.rectangle import Layout
 from app.engine.residents import Residents
 from app.engine.sampling import Likelihood, choose_tokens, logprobs_of
 from app.engine.scheduler import Item, Scheduler
@@ -35,7 +35,6 @@ from app.engine.slots import SlotBank
 
 log = logging.getLogger(__name__)
 
-_WORK_STEPS = 8  # the prompts of a step and what they begin with take memory for at most so many steps' tokens
 _MOST_PADDING = 1.3  # prompts are computed together if that computes at most so many times their own tokens
 
 
@@ -70,8 +69,6 @@ class Batcher:
         self._bands = self._no_bands()
         self._prefixes = PrefixStore(limits.prefix_bytes)
         self._prefill: Prefill | None = None
-        is_paged_in = base.device.type == "cpu"  # torch's memory of a graphics processor is taken once anyway
-        self._workspace = Workspace(_WORK_STEPS * limits.prefill_tokens) if is_paged_in else None
         self.residents = Residents(bank, scheduler, host, self.forward, probe_ids=probe_ids, counts=counts)
         self._word = lru_cache(maxsize=10_000)(partial(token_text, base.tokenizer))
         self._steps_by_rows: Counter[int] = Counter()
@@ -213,8 +210,7 @@ class Batcher:
                 break
         if not chosen:
             return None
-        known = [self._prefixes.find(each.adapter, each.ids) for each in chosen]
-        return Prefill(self._layout, chosen, known, workspace=self._workspace)
+        return Prefill(self._layout, chosen, [self._prefixes.find(each.adapter, each.ids) for each in chosen])
 
     def _fits(self, sequence: Sequence, chosen: Many[Sequence]) -> bool:
         """Whether there is cache for it, and whether it is worth computing together with those chosen."""

@@ -14,7 +14,7 @@ from app.engine import attention
 from app.engine.bands import Band
 from app.engine.base import LoadedBase
 from app.engine.prefixes import PAGE
-from app.engine.rectangle import Layout, Rectangle, Span, Workspace
+from app.engine.rectangle import Layout, Rectangle, Span
 from app.engine.sequences import Sequence
 from app.engine.slots import Segments
 
@@ -22,19 +22,12 @@ from app.engine.slots import Segments
 class Prefill:
     """Prompts being computed side by side, as wide as the longest; where kept pages begin one, it starts after them."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        sequences: Many[Sequence],
-        known: Many[Many[Span]],
-        *,
-        workspace: Workspace | None = None,
-    ) -> None:
-        """``known``: for each sequence, the pages it begins with. ``workspace``: until the next prefill takes it."""
+    def __init__(self, layout: Layout, sequences: Many[Sequence], known: Many[Many[Span]]) -> None:
+        """``known``: for each sequence, the pages it begins with."""
         self.sequences = list(sequences)
         self.lengths = [sequence.num_tokens for sequence in sequences]
         self.width = max(self.lengths)
-        self.rectangle = Rectangle(layout, len(sequences), self.width, workspace=workspace)
+        self.rectangle = Rectangle(layout, len(sequences), self.width)
         starts = []
         for row, (sequence, pages) in enumerate(zip(sequences, known, strict=True)):
             left = self.width - self.lengths[row]
@@ -43,8 +36,6 @@ class Prefill:
             starts.append(left + len(pages) * PAGE)
             sequence.cached_tokens = len(pages) * PAGE
         self.rectangle.last = min(starts)
-        for row, length in enumerate(self.lengths):
-            self.rectangle.blank(row, min(self.width - length, self.rectangle.last))  # padding that is not computed
 
     @property
     def is_done(self) -> bool:

@@ -9,7 +9,6 @@ Knows nothing of requests, adapters or when to run.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,31 +41,6 @@ class Layout:
         return sorted({*self.keys, *self.values})
 
 
-class Workspace:
-    """Memory that one rectangle after another takes, each when the one before is done with.
-
-    Memory fresh from the system is cleared page by page at its first touch, which on a processor costs a prompt a fifth
-    of its computation.
-    """
-
-    def __init__(self, most_tokens: int) -> None:
-        """Kept for at most so many tokens: rows times columns."""
-        self._most_tokens = most_tokens
-        self._kept: dict[tuple[int, tuple[int, int]], Tensor] = {}
-
-    def take(self, layout: Layout, count: int, shape: tuple[int, int], *, num_rows: int, num_columns: int) -> Tensor:
-        """[count, rows, heads, columns, dim] with any content."""
-        heads, dim = shape
-        size = (count, num_rows, heads, num_columns, dim)
-        needed = math.prod(size)
-        if num_rows * num_columns > self._most_tokens:
-            return torch.empty(size, dtype=layout.dtype, device=layout.device)
-        kept = self._kept.get((count, shape))
-        if kept is None or len(kept) < needed:
-            kept = self._kept[count, shape] = torch.empty(needed, dtype=layout.dtype, device=layout.device)
-        return kept[:needed].view(size)
-
-
 class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """What transformers asks of a layer beyond ``update``; the rectangle answers for all."""
 
@@ -93,11 +67,9 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 class Rectangle(Cache):
     """A transformers cache. Columns ``first`` to ``last`` are what the next forward pass sees as its past."""
 
-    def __init__(self, layout: Layout, num_rows: int, num_columns: int, *, workspace: Workspace | None = None) -> None:
-        """``workspace``: where its memory comes from, until another rectangle takes it; then blank what is not written
-        before it is seen."""
+    def __init__(self, layout: Layout, num_rows: int, num_columns: int) -> None:
         super().__init__(layers=[_Layer(self) for _ in layout.keys])
-        self.layout, self._workspace = layout, workspace
+        self.layout = layout
         self.first = self.last = 0
         self._place: list[tuple[tuple[int, int], tuple[int, int]]] = []  # (storage, index in it) of keys and of values
         counts = [0] * len(layout.shapes)
@@ -156,10 +128,10 @@ class Rectangle(Cache):
         for storage in self._storages:
             storage[:, target, :, self.first : self.last] = storage[:, source, :, self.first : self.last]
 
-    def blank(self, row: int, end: int | None = None) -> None:
-        """Zero a row's columns before ``end``, or all. Masked columns count for nothing only if they are numbers."""
+    def blank_row(self, row: int) -> None:
+        """Zero a row. Masked columns count for nothing only if they are numbers."""
         for storage in self._storages:
-            storage[:, row, :, :end] = 0
+            storage[:, row] = 0
 
     def make_room(self, num_rows: int, width: int, *, live_rows: int, most_columns: int) -> None:
         """Room for ``num_rows`` rows, the longest ``width`` columns wide, and for one column more to step into.
@@ -194,15 +166,10 @@ class Rectangle(Cache):
         self.first, self.last = 0, width
 
     def _allocate(self, num_rows: int, num_columns: int) -> None:
-        layout, workspace = self.layout, self._workspace
-        parts = list(zip(self._counts, layout.shapes, strict=True))
-        if workspace is not None:
-            room = {"num_rows": num_rows, "num_columns": num_columns}
-            self._storages = [workspace.take(layout, count, shape, **room) for count, shape in parts]
-            return
+        layout = self.layout
         self._storages = [
             torch.zeros(count, num_rows, heads, num_columns, dim, dtype=layout.dtype, device=layout.device)
-            for count, (heads, dim) in parts
+            for count, (heads, dim) in zip(self._counts, layout.shapes, strict=True)
         ]
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.engine.forward import Prefill
 from app.engine.prefixes import PAGE, PrefixStore
-from app.engine.rectangle import Rectangle, Span, Workspace, layout_of
+from app.engine.rectangle import Span
 from tests.engine.batches import Batch
 from tests.engine.tiny import FAMILIES, make_bank, make_base, write_adapter
 
@@ -95,22 +94,3 @@ def test_nothing_is_kept_without_a_budget() -> None:
     store = PrefixStore(0)
     store.keep(None, list(range(40)), lambda start, end: span(end - start))
     assert (store.find(None, list(range(40))), store.num_bytes) == ([], 0)
-
-
-def test_prompts_do_not_see_what_earlier_ones_left_in_memory() -> None:
-    """One after the other they are computed in the same memory; numbers that are none (NaN) would spread."""
-    base = make_base()
-    layout = layout_of(base.model, base.eos_id)
-    workspace = Workspace(10_000)
-    for storage in Rectangle(layout, 3, 90, workspace=workspace)._storages:
-        storage.fill_(torch.nan)
-    batch = Batch(base)
-    forward = batch.batcher.forward
-    sequences = [batch.ask(ids) for ids in ([1, *SHOTS, 100], [1, *SHOTS[:20]], [1, 40, 41])]
-    with torch.inference_mode():
-        whole = Prefill(layout, sequences[:1], [()])
-        forward.prefill(whole, 1000)
-        known = [[whole.read(0, 0, PAGE)], [whole.read(0, 0, PAGE)], []]
-        told = [forward.prefill(Prefill(layout, sequences, known, workspace=room), 1000) for room in (workspace, None)]
-    assert not told[0].isnan().any()
-    assert torch.equal(told[0], told[1])
