@@ -1,8 +1,8 @@
 """Which prompt each reply of a job is asked with, where the same prompt is asked several times.
 
 The tasks' prompts take turns, and the round is gone through ``replies_per_prompt`` times before the next prompts come:
-wherever a job ends, each task has had as many replies as any other, give or take one, and a prompt that is asked again
-comes back soon enough for the engine to know it.
+wherever a job of up to 16 tasks ends, each has had as many replies as any other, give or take one, and a prompt that is
+asked again comes back soon enough for the engine to know it. With more tasks a round holds 16 of them.
 """
 
 from __future__ import annotations
