@@ -126,6 +126,7 @@ def make_engine(
         prefix_bytes=settings.prefix_bytes,
         adapter_bytes=settings.adapter_bytes,
         adapter_device_bytes=settings.adapter_device_bytes,
+        has_step_graphs=settings.cuda_graphs,
     )
     return TorchEngine(options, partial(pull_base, settings), sizes)
 

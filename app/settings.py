@@ -101,6 +101,10 @@ class Settings(BaseSettings):
         description="Keys and values kept of prompts, bytes on the device, so that the next that begins alike is not "
         "computed anew. Unset: a sixteenth of what is free. 0: none.",
     )
+    cuda_graphs: bool = Field(
+        True,
+        description="Record steps as CUDA graphs and replay them; false: every kernel is launched anew, slower.",
+    )
     adapter_bytes: int | None = Field(
         None,
         ge=0,

@@ -1,7 +1,7 @@
 """``python -m benchmarks.kernels``: decode steps on a GPU, beside what its memory allows.
 
 A random model in LLaMA-2-7B's shape computes one token a row behind ``--past`` tokens each: the model alone, without
-sampling or HTTP. Its limit is the time in which everything that such a step must read (weights, adapters, keys and
+sampling or HTTP, recorded as a CUDA graph as the engine records its steps, or launched kernel by kernel. Its limit is the time in which everything that such a step must read (weights, adapters, keys and
 values; of the embeddings next to nothing) is read once, at the bandwidth that a copy reaches in the same run. With
 fewer layers the share of the limit is what counts; tokens a second are scaled to 32 by the bytes read. The last line is
 JSON; where there is no CUDA device it says so, and nothing is measured.
@@ -22,9 +22,11 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit, Params4bit
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.cache_utils import Cache
 
-from app.engine.rectangle import Layout, Rectangle, layout_of
+from app.engine.rectangle import FixedColumns, Layout, Rectangle, layout_of
 from app.engine.slots import LoraPair, SlotBank, linear_layers
+from app.engine.step_graphs import Record, cuda_recorder, rounded_columns
 
 SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32000}
 LAYERS, RANK, ADAPTERS = 32, 16, 8
@@ -40,14 +42,18 @@ class Variant:
     quantization: str
     has_kernels: bool | None = None
     num_adapters: int = 0
+    is_recorded: bool = True
 
 
 VARIANTS = (
+    Variant("bfloat16, launched", "none", is_recorded=False),
     Variant("bfloat16", "none"),
+    Variant("nf4, bitsandbytes, launched", "nf4", is_recorded=False),
     Variant("nf4, bitsandbytes", "nf4"),
     Variant("nf4, ours", "nf4", has_kernels=True),
-    Variant("nf4, 8 adapters, torch", "nf4", has_kernels=False, num_adapters=ADAPTERS),
+    Variant("nf4, 8 adapters, torch, launched", "nf4", has_kernels=False, num_adapters=ADAPTERS, is_recorded=False),
     Variant("nf4, 8 adapters, ours", "nf4", has_kernels=True, num_adapters=ADAPTERS),
+    Variant("bfloat16, 8 adapters, ours", "none", has_kernels=True, num_adapters=ADAPTERS),
 )
 
 
@@ -135,16 +141,22 @@ def put_adapters(bank: SlotBank, model: Any, number: int) -> None:
         bank.write(slot, pairs)
 
 
-def step_of(model: Any, layout: Layout, rows: int, past: int) -> Callable[[], Tensor]:
-    """A function that computes one token a row; every call writes the same column."""
-    device = model.device
-    rectangle = Rectangle(layout, rows, past + 1)
-    rectangle.last = past
+def step_of(model: Any, layout: Layout, rows: int, past: int, record: Record | None = None) -> Callable[[], Tensor]:
+    """A function that computes one token a row; every call writes the same column. ``record``: as the engine has it."""
+    device, columns = model.device, past + 1
+    if record is None:
+        rectangle = Rectangle(layout, rows, columns)
+        rectangle.last = past
+        keys_and_values: Cache = rectangle
+    else:
+        columns = rounded_columns(past)
+        column = torch.full((1,), past, device=device)
+        keys_and_values = FixedColumns(Rectangle(layout, rows, columns), rows, columns, column)
     arguments = {
         "input_ids": torch.ones(rows, 1, dtype=torch.long, device=device),
-        "attention_mask": torch.ones(rows, past + 1, dtype=torch.long, device=device),
+        "attention_mask": (torch.arange(columns, device=device) <= past).long().expand(rows, columns),
         "position_ids": torch.full((rows, 1), past, device=device),
-        "past_key_values": rectangle,
+        "past_key_values": keys_and_values,
         "use_cache": True,
         "logits_to_keep": 1,
     }
@@ -153,7 +165,8 @@ def step_of(model: Any, layout: Layout, rows: int, past: int) -> Callable[[], Te
         with torch.inference_mode():
             return torch.as_tensor(model(**arguments).logits)
 
-    return step
+    step()  # what is made at the first call is not recorded
+    return step if record is None else record(step)
 
 
 def seconds_of(call: Callable[[], object], device: str, *, repeats: int) -> float:
@@ -206,7 +219,8 @@ def measure(
             slots = [row % variant.num_adapters + 1 if variant.num_adapters else 0 for row in range(rows)]
             bank.segments.set(slots, num_tokens=1)
             of_slots = in_use * bank.slot_bytes
-        seconds = seconds_of(step_of(model, layout, rows, past), device, repeats=repeats)
+        record = cuda_recorder() if variant.is_recorded and device == "cuda" else None
+        seconds = seconds_of(step_of(model, layout, rows, past, record), device, repeats=repeats)
         deep = of_layers + of_slots + rows * past * layout.bytes_per_token  # what grows with the number of layers
         full = of_weights - of_layers + deep * LAYERS // num_layers
         yield Point(variant.name, rows, seconds, of_weights - of_layers + deep, full, bandwidth)
@@ -231,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels")
     parser.add_argument("--layers", type=int, default=LAYERS, help="of the model; fewer take less time and memory")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64], help="rows of a step")
-    parser.add_argument("--past", type=int, default=128, help="tokens behind each row")
+    parser.add_argument("--past", type=int, default=120, help="tokens behind each row")
     parser.add_argument("--repeats", type=int, default=20)
     names = [variant.name for variant in VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help="; ".join(names))

@@ -424,6 +424,7 @@ COUNTERS = {
     "prefill_tokens": "prompt tokens computed",
     "cached_tokens": "prompt tokens taken from a prefix computed before",
     "batches": "forward passes that decoded",
+    "graph_batches": "of these, replays of a CUDA graph",
     "batch_rows": "sequences in those, added up",
     "adapter_rows": "of these, sequences of an adapter",
     "attachments": "adapters read from disk",

@@ -39,9 +39,9 @@ class Band:
         self.sequences.append(sequence)
         self.lengths.append(length)
 
-    def prepare_step(self) -> None:
-        """Make sure of one free column."""
-        self._make_room(len(self.sequences), 0)
+    def prepare_step(self, num_rows: int) -> None:
+        """Make sure of one free column, and of storage for ``num_rows`` rows, which may be more than there are."""
+        self._make_room(num_rows, 0)
 
     def stepped(self) -> None:
         """Every row has one token more."""

@@ -32,6 +32,7 @@ from app.engine.sampling import Likelihood, choose_tokens, logprobs_of
 from app.engine.scheduler import Item, Scheduler
 from app.engine.sequences import Sequence
 from app.engine.slots import SlotBank
+from app.engine.step_graphs import Record
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,12 @@ class Batcher:
         *,
         probe_ids: list[int],
         counts: Counter[str],
+        record: Record | None = None,
     ) -> None:
+        """``record``: as Forward has it."""
         self._base, self._layout, self._bank, self._host, self._limits = base, layout, bank, host, limits
         self.scheduler, self._counts = scheduler, counts
-        self.forward = Forward(base, bank.segments)
+        self.forward = Forward(base, bank.segments, record=record)
         self._bands = self._no_bands()
         self._prefixes = PrefixStore(limits.prefix_bytes)
         self._prefill: Prefill | None = None
@@ -276,6 +279,7 @@ class Batcher:
         logits = self.forward.decode(band)
         sequences = list(band.sequences)
         self._counts["batches"] += 1
+        self._counts["graph_batches"] = self.forward.num_replays
         self._counts["batch_rows"] += len(sequences)
         slots = [sequence.slot for sequence in sequences if sequence.slot]
         self._counts["adapter_rows"] += len(slots)

@@ -50,6 +50,7 @@ from app.engine.sampling import make_sampler
 from app.engine.scheduler import Errand, Scheduler
 from app.engine.slot_table import SlotTable
 from app.engine.slots import SlotBank, slot_bytes
+from app.engine.step_graphs import cuda_recorder
 from app.engine.training import train_adapter
 
 _PROBE = "Explain in one sentence what the following figures say and why they matter to the reader: 12, 17 and 31."
@@ -70,6 +71,7 @@ class EngineSizes:
     prefix_bytes: int | None = None
     adapter_bytes: int | None = None  # in host memory
     adapter_device_bytes: int | None = None  # of all slots; None: whatever they take
+    has_step_graphs: bool = True  # on CUDA: steps are recorded and replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,7 @@ class TorchEngine:
             limits,
             probe_ids=base.encode(_PROBE),
             counts=self._counts,
+            record=cuda_recorder() if base.device.type == "cuda" and sizes.has_step_graphs else None,
         )
         self._passes = passes_beside(
             self._batcher, base, layout, run=self._run, step_tokens=sizes.prefill_tokens, num_rows=sizes.max_batch

@@ -17,6 +17,7 @@ from app.engine.prefixes import PAGE
 from app.engine.rectangle import Layout, Rectangle, Span
 from app.engine.sequences import Sequence
 from app.engine.slots import Segments
+from app.engine.step_graphs import Record, StepGraphs, padded
 
 
 class Prefill:
@@ -55,9 +56,16 @@ class Prefill:
 class Forward:
     """Runs the base on what it is given. Every method belongs to the engine's thread."""
 
-    def __init__(self, base: LoadedBase, segments: Segments) -> None:
+    def __init__(self, base: LoadedBase, segments: Segments, *, record: Record | None = None) -> None:
+        """``record``: how steps of one token a row are recorded; None: they are computed anew each time."""
         self._base, self._segments = base, segments
+        self._graphs = StepGraphs(base, segments, record) if record is not None else None
         attention.install(base.model)
+
+    @property
+    def num_replays(self) -> int:
+        """Steps that were replayed, so far."""
+        return self._graphs.num_replays if self._graphs is not None else 0
 
     def prefill(self, work: Prefill, max_tokens: int) -> Tensor:
         """Compute the next columns, at most ``max_tokens`` tokens → logits after the last [rows, vocabulary]."""
@@ -74,14 +82,17 @@ class Forward:
         return logits[:, -1]
 
     def decode(self, band: Band) -> Tensor:
-        """Compute every sequence's newest token → logits of the next [rows, vocabulary]."""
-        band.prepare_step()
-        sequences = band.sequences
-        tokens = [[sequence.token_ids[-1]] for sequence in sequences]
+        """Compute every sequence's newest token → logits of the next [rows, vocabulary], until the next step."""
+        sequences, graphs = band.sequences, self._graphs
+        band.prepare_step(len(sequences) if graphs is None else padded(len(sequences)))
+        tokens = [sequence.token_ids[-1] for sequence in sequences]
         lengths = [length + 1 for length in band.lengths]
-        logits = self._run(tokens, lengths, band.rectangle, [sequence.slot for sequence in sequences])
+        slots = [sequence.slot for sequence in sequences]
+        logits = graphs.decode(band.rectangle, tokens, lengths, slots) if graphs is not None else None
+        if logits is None:
+            logits = self._run([[token] for token in tokens], lengths, band.rectangle, slots)[:, -1]
         band.stepped()
-        return logits[:, -1]
+        return logits
 
     def extend(self, past: Rectangle, lengths: list[int], tokens: list[list[int]], slot: int) -> Tensor:
         """Compute the next columns of rows of one adapter → logits after each of them [rows, new, vocabulary].

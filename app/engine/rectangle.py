@@ -42,23 +42,24 @@ class Layout:
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """What transformers asks of a layer beyond ``update``; the rectangle answers for all."""
+    """What transformers asks of a layer beyond ``update``; the cache answers for all."""
 
-    def __init__(self, rectangle: Rectangle) -> None:
+    def __init__(self, cache: Rectangle | FixedColumns, *, is_compileable: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.rectangle = rectangle
+        self.cache = cache
         self.is_initialized = True
+        self.is_compileable = is_compileable  # true: a mask is made whatever it holds, which would have to be looked at
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return self.rectangle.update(key_states, value_states, self.rectangle.layers.index(self))
+        return self.cache.update(key_states, value_states, self.cache.layers.index(self))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.rectangle.get_mask_sizes(query_length, 0)
+        return self.cache.get_mask_sizes(query_length, 0)
 
     def get_seq_length(self) -> int:
-        return self.rectangle.get_seq_length()
+        return self.cache.get_seq_length()  # type: ignore[return-value]  # a tensor of FixedColumns, as of static caches
 
     def get_max_length(self) -> int:
         return -1
@@ -71,6 +72,7 @@ class Rectangle(Cache):
         super().__init__(layers=[_Layer(self) for _ in layout.keys])
         self.layout = layout
         self.first = self.last = 0
+        self.generation = 0  # grows whenever storage is new
         self._place: list[tuple[tuple[int, int], tuple[int, int]]] = []  # (storage, index in it) of keys and of values
         counts = [0] * len(layout.shapes)
         for pair in zip(layout.keys, layout.values, strict=True):
@@ -89,8 +91,7 @@ class Rectangle(Cache):
         """key_states, value_states [rows, heads, new, dim] → all that these rows can look at, as views."""
         rows, _, new, _ = key_states.shape
         seen = []
-        for (storage, index), states in zip(self._place[layer_idx], (key_states, value_states), strict=True):
-            tensor = self._storages[storage][index]
+        for tensor, states in zip(self.of_layer(layer_idx), (key_states, value_states), strict=True):
             tensor[:rows, :, self.last : self.last + new] = states
             seen.append(tensor[:rows, :, self.first : self.last + new])
         return seen[0], seen[1]
@@ -100,6 +101,11 @@ class Rectangle(Cache):
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         return self.last - self.first + query_length, 0
+
+    def of_layer(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """All of a layer's keys and values, [rows, heads, columns, dim] each."""
+        keys, values = (self._storages[storage][index] for storage, index in self._place[layer_idx])
+        return keys, values
 
     @property
     def capacity(self) -> tuple[int, int]:
@@ -167,10 +173,42 @@ class Rectangle(Cache):
 
     def _allocate(self, num_rows: int, num_columns: int) -> None:
         layout = self.layout
+        self.generation += 1
         self._storages = [
             torch.zeros(count, num_rows, heads, num_columns, dim, dtype=layout.dtype, device=layout.device)
             for count, (heads, dim) in zip(self._counts, layout.shapes, strict=True)
         ]
+
+
+class FixedColumns(Cache):
+    """A rectangle as a step sees it that is recorded once and replayed: always the same rows and columns of its storage.
+
+    Where the newest token goes is a number on the device, and what a row can look at is the mask's business.
+    """
+
+    def __init__(self, rectangle: Rectangle, num_rows: int, num_columns: int, column: Tensor) -> None:
+        """``column`` [1] int64: of each row's newest token."""
+        super().__init__(layers=[_Layer(self, is_compileable=True) for _ in rectangle.layers])
+        self.num_columns, self.column = num_columns, column
+        self._seen = [
+            [tensor[:num_rows, :, :num_columns] for tensor in rectangle.of_layer(number)]
+            for number in range(len(rectangle.layers))
+        ]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """key_states, value_states [rows, heads, 1, dim] → keys and values of all columns, as views."""
+        keys, values = self._seen[layer_idx]
+        keys.index_copy_(2, self.column, key_states)
+        values.index_copy_(2, self.column, value_states)
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> Tensor:  # type: ignore[override]
+        return self.column
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.num_columns, 0
 
 
 class _Recorder(Cache):

@@ -19,6 +19,7 @@ from app.engine.scheduler import Scheduler
 from app.engine.sequences import Sequence
 from app.engine.slot_table import SlotTable
 from app.engine.slots import SlotBank
+from app.engine.step_graphs import Record
 from tests.engine.tiny import make_bank
 
 PLENTY = 1 << 30
@@ -38,6 +39,7 @@ class Batch:
         prefill_tokens: int = 64,
         cache_bytes: int = PLENTY,
         prefix_bytes: int = PLENTY,
+        record: Record | None = None,
     ) -> None:
         self.base, self.counts = base, Counter(dict.fromkeys(COUNTERS, 0))
         layout = layout_of(base.model, base.eos_id)
@@ -55,6 +57,7 @@ class Batch:
             Limits(max_batch, prefill_tokens, cache_bytes, prefix_bytes),
             probe_ids=[1, 5, 9, 30],
             counts=self.counts,
+            record=record,
         )
 
     def ask(self, prompt: list[int] | str, *, adapter: str | None = None, **changes: Any) -> Sequence:
