@@ -1,10 +1,11 @@
 """``python -m benchmarks.kernels``: decode steps on a GPU, beside what its memory allows.
 
 A random model in LLaMA-2-7B's shape computes one token a row behind ``--past`` tokens each: the model alone, without
-sampling or HTTP, recorded as a CUDA graph as the engine records its steps, or launched kernel by kernel. Its limit is the time in which everything that such a step must read (weights, adapters, keys and
-values; of the embeddings next to nothing) is read once, at the bandwidth that a copy reaches in the same run. With
-fewer layers the share of the limit is what counts; tokens a second are scaled to 32 by the bytes read. The last line is
-JSON; where there is no CUDA device it says so, and nothing is measured.
+sampling or HTTP, recorded as a CUDA graph as the engine records its steps, or launched kernel by kernel. Its limit is
+the time in which everything that such a step must read (weights, adapters, keys and values; of the embeddings next to
+nothing) is read once, at the bandwidth that a copy reaches in the same run. With fewer layers the share of the limit is
+what counts; tokens a second are scaled to 32 by the bytes read. The last line is JSON; where there is no CUDA device it
+says so, and nothing is measured.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class Rectangle(Cache):
 
 
 class FixedColumns(Cache):
-    """A rectangle as a step sees it that is recorded once and replayed: always the same rows and columns of its storage.
+    """A rectangle as a step sees it that is recorded and replayed: always the same rows and columns of its storage.
 
     Where the newest token goes is a number on the device, and what a row can look at is the mask's business.
     """

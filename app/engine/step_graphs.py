@@ -1,4 +1,4 @@
-"""Steps of one token a row, recorded once as CUDA graphs: launching their kernels one by one takes longer than they run.
+"""Steps of one token a row, recorded as CUDA graphs: launching their kernels one by one takes longer than they run.
 
 What differs from one replay to the next is numbers on the device: the rows' tokens, where they begin, which column they
 write, which slot they use. So a graph serves any mix of sequences and adapters of its size; batches are padded up to
@@ -7,9 +7,10 @@ the next size. A graph is believed once it has given the numbers of the step it 
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -126,8 +127,9 @@ class _Step:
 
 
 def padded(num_rows: int) -> int:
-    """The next number of rows that steps are recorded for."""
-    return next((size for size in (1, 2, 4) if num_rows <= size), -(-num_rows // 8) * 8)
+    """The next number of rows that steps are recorded for: 1, 2, 4, 8, then two for each doubling (12, 16, 24, 32)."""
+    size = 1 << (num_rows - 1).bit_length()
+    return size * 3 // 4 if size > 8 and num_rows <= size * 3 // 4 else size
 
 
 def rounded_columns(last: int) -> int:
@@ -137,16 +139,49 @@ def rounded_columns(last: int) -> int:
 
 def cuda_recorder() -> Record:
     """Records on the current CUDA device. What graphs compute with on the way is the same memory: they run in turn."""
-    return partial(_record, torch.cuda.graph_pool_handle())
+    return _CudaRecorder()
 
 
-def _record(pool: tuple[int, int], compute: Replay) -> Replay:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may load adapters
-        result = compute()
+class _CudaRecorder:
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+        self._first: torch.cuda.CUDAGraph | None = None  # kept: a pool whose last graph is gone cannot be used again
 
-    def replay() -> Tensor:
-        graph.replay()
-        return result
+    def __call__(self, compute: Replay) -> Replay:
+        if self._first is None:
+            self._first, _ = self._record(lambda: torch.zeros(1, device="cuda"))
+        graph, result = self._record(compute)
 
-    return replay
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+    def _record(self, compute: Replay) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """As ``torch.cuda.graph`` does it, but the allocator keeps its cache, which all that runs would miss."""
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream), _no_collection():
+            graph.capture_begin(
+                pool=self._pool, capture_error_mode="thread_local"
+            )  # others may load adapters meanwhile
+            try:
+                result = compute()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return graph, result
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage of other graphs may not be freed while one is recorded."""
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
