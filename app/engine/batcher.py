@@ -77,6 +77,7 @@ class Batcher:
         self._steps_by_rows: Counter[int] = Counter()
         self._rows_by_slots: Counter[int] = Counter()
         self._acted = False
+        self._has_written = False  # a slot, in this step
 
     @property
     def has_work(self) -> bool:
@@ -101,12 +102,10 @@ class Batcher:
     @torch.inference_mode()
     def step(self) -> bool:
         """Whether anything was computed."""
-        self._acted = False
+        self._acted = self._has_written = False
         self._drop()
-        if self._prefill is None:
-            self._prefill = self._admit()
-        if self._prefill is not None:
-            self._advance(self._prefill)
+        self._run_errand()
+        self._compute_prompts()
         self._grow()
         for band in self._bands:
             self._guard(band.sequences, lambda band=band: self._decode(band), band)  # type: ignore[misc]
@@ -190,15 +189,31 @@ class Batcher:
         self._bands.leave(sequence)
         self._end(sequence)
 
-    def _admit(self) -> Prefill | None:
-        """The prompts to compute next. At most one slot is written, so that nobody waits longer than that."""
+    def _run_errand(self) -> None:
+        """One a step."""
         if (asked := self.scheduler.next_errand()) is not None:
             errand, turn = asked
-            self._acted = True
+            self._acted, self._has_written = True, turn[2]
             if self.residents.place(errand, turn):
                 errand.run(turn[0])
-            if turn[2]:
-                return None
+
+    def _compute_prompts(self) -> None:
+        """Group after group of new prompts, as many as a step has tokens for.
+
+        The sooner all run, the more of them each step computes together.
+        """
+        left = self._prefill_tokens
+        self._prefill = self._prefill or self._admit()
+        while self._prefill is not None:
+            left -= self._advance(self._prefill, left)
+            self._prefill = self._prefill or self._admit()
+            if self._prefill is not None and self._prefill.num_left > left:
+                return  # a part of it would take about as long as the whole
+
+    def _admit(self) -> Prefill | None:
+        """The prompts to compute next. At most one slot is written in a step, so that nobody waits longer than that."""
+        if self._has_written:
+            return None
         chosen: list[Sequence] = []
         while len(self._bands) + len(chosen) < self._limits.max_batch:
             got = self.scheduler.next(lambda sequence: self._fits(sequence, chosen))
@@ -209,7 +224,8 @@ class Batcher:
             if self.residents.place(sequence, turn):
                 sequence.slot, sequence.started_at = turn[0], sequence.started_at or time.monotonic()
                 chosen.append(sequence)
-            if turn[2]:
+            self._has_written = turn[2]
+            if self._has_written:
                 break
         if not chosen:
             return None
@@ -222,7 +238,7 @@ class Batcher:
             return False
         page = self._new_page(sequence)
         if page is not None and any(self._new_page(other) == page for other in chosen):
-            return False  # what they share is computed once: the next step finds it
+            return False  # what they share is computed once: the next group finds it
         return not chosen or self._pays((*chosen, sequence))
 
     def _new_page(self, sequence: Sequence) -> tuple[str | None, tuple[int, ...]] | None:
@@ -247,18 +263,19 @@ class Batcher:
                 self.scheduler.put_back(sequence)
                 self._counts["preempted"] += 1
 
-    def _advance(self, work: Prefill) -> None:
-        """Compute a part of the prompts; when they are done, their sequences take their first token and run."""
+    def _advance(self, work: Prefill, max_tokens: int) -> int:
+        """Compute a part of the prompts → how many tokens; when all are, their sequences take their first and run."""
+        before = work.num_left
 
         def compute() -> None:
-            before = work.num_left
-            logits = self.forward.prefill(work, self._prefill_tokens)
+            logits = self.forward.prefill(work, max_tokens)
             self._counts["prefill_tokens"] += before - work.num_left
             if work.is_done:
                 self._prefill = None
                 self._start(work, logits)
 
         self._guard(work.sequences, compute)
+        return before - work.num_left
 
     def _start(self, work: Prefill, logits: Tensor) -> None:
         self._accept(work.sequences, logits)

@@ -103,7 +103,7 @@ class _Step:
         self.replay: Replay | None = None
         self._base = base
         self._numbers = torch.zeros(2 * num_rows + 1, dtype=torch.long, device=base.device)
-        ids, starts, self._column = self._numbers.split([num_rows, num_rows, 1])
+        ids, starts, self._column = self._numbers.split([num_rows, num_rows, 1])  # type: ignore[no-untyped-call]
         self._ids, self._starts = ids[:, None], starts[:, None]
         self._columns = torch.arange(num_columns, device=base.device)
         self._past = FixedColumns(past, num_rows, num_columns, self._column)
@@ -145,7 +145,7 @@ def cuda_recorder() -> Record:
 class _CudaRecorder:
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._first: torch.cuda.CUDAGraph | None = None  # kept: a pool whose last graph is gone cannot be used again
 
     def __call__(self, compute: Replay) -> Replay:

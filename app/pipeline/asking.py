@@ -7,11 +7,13 @@ together, so that prompts that begin alike follow each other and the engine comp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 from app.core.recipe import Recipe
 from app.core.records import Completion, GenerationRequest, Judged, Seed
+from app.pipeline.ahead import answered
 from app.pipeline.bench import WAVE, Bench
 from app.pipeline.demonstrations import Demonstrations
 from app.pipeline.lines import Contender
@@ -76,20 +78,20 @@ def ask_all(bench: Bench, asks: Iterator[Ask], *, file: str, before: int = 0, to
     """
     done = before + sum(1 for _ in bench.kept(file, unit=TOGETHER))
     bench.progress(done, total)
-    asks = islice(asks, done - before, None)
-    while wave := list(islice(asks, TOGETHER)):
-        for place in {ask.contender.place: None for ask in wave}:
-            if place is not None:
-                bench.engine.attach(place.id, place.folder)
-        requests = [
-            request_answer(_prompt(ask.item, ask.contender, ask.shown), ask.contender.adapter, bench.recipe)
-            for ask in wave
-        ]
-        completions = bench.engine.generate(requests, on_completion=_counter(bench, done, total))
-        pairs = zip(wave, completions, strict=True)
-        bench.append(file, [{**to_row(judge(*pair)), "domain": pair[0].item.domain} for pair in pairs])
-        done += len(wave)
-        bench.progress(done, total)
+
+    def waves() -> Iterator[tuple[list[Ask], list[GenerationRequest]]]:
+        waiting = islice(asks, done - before, None)
+        while wave := list(islice(waiting, TOGETHER)):
+            for place in {ask.contender.place: None for ask in wave}:
+                if place is not None:
+                    bench.engine.attach(place.id, place.folder)
+            yield wave, [_request(ask, bench.recipe) for ask in wave]
+
+    counter = count(done + 1)
+    with closing(answered(waves(), bench.engine, on_answer=lambda: bench.progress(next(counter), total))) as found:
+        for wave, completions in found:
+            pairs = zip(wave, completions, strict=True)
+            bench.append(file, [{**to_row(judge(*pair)), "domain": pair[0].item.domain} for pair in pairs])
 
 
 def judge(ask: Ask, completion: Completion) -> Judged:
@@ -108,16 +110,9 @@ def judge(ask: Ask, completion: Completion) -> Judged:
     )
 
 
+def _request(ask: Ask, recipe: Recipe) -> GenerationRequest:
+    return request_answer(_prompt(ask.item, ask.contender, ask.shown), ask.contender.adapter, recipe)
+
+
 def _prompt(item: Seed, contender: Contender, shown: Sequence[Seed]) -> str:
     return contender.template.render(item.instruction, item.input, shown=shown)
-
-
-def _counter(bench: Bench, done: int, total: int) -> Callable[[int, Completion], None]:
-    """Tells the progress with every answer of a wave."""
-
-    def count(position: int, completion: Completion) -> None:
-        nonlocal done
-        done += 1
-        bench.progress(done, total)
-
-    return count

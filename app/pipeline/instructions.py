@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,6 +15,7 @@ from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
 from app.core.records import Candidate, Completion, GenerationRequest, Rejection, Reply, Seed
 from app.pipeline.acceptance import Acceptance
+from app.pipeline.ahead import answered
 from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
 from app.pipeline.prompts import Fits, always_fits, anchored_prompt, label_of, list_prompt, shorten, varying_texts
 from app.pipeline.rows import from_row, to_row
@@ -31,8 +34,23 @@ def make_instructions(bench: Bench) -> None:
     meter = YieldMeter(bench.recipe)
     for file in (ROWS, REJECTIONS):  # they follow from the replies, so they are made anew
         bench.write(file, [])
-    waves = _waves(bench)
     bench.progress(0, bench.recipe.pool_size)
+    with closing(_waves(bench, lambda: _needs_more(acceptance, meter, bench.recipe))) as waves:
+        _judge(bench, waves, acceptance, meter)
+    told = f"{meter.num_accepted} of {meter.num_written} written items accepted from {meter.num_prompts} prompts"
+    bench.tell("instructions_judged", told, data=meter.figures(), is_warning=not acceptance.is_full)
+
+
+def _needs_more(acceptance: Acceptance, meter: YieldMeter, recipe: Recipe) -> bool:
+    """Whether another wave than the one being written will be needed, at the yield so far; before any, at the best."""
+    a_prompt = 1.0 if recipe.prompt_style == "anchored" else float(recipe.tasks_per_prompt)
+    if meter.num_prompts:
+        a_prompt = acceptance.num_accepted / meter.num_prompts
+    return acceptance.num_accepted + WAVE * a_prompt < recipe.pool_size
+
+
+def _judge(bench: Bench, waves: Iterator[Wave], acceptance: Acceptance, meter: YieldMeter) -> None:
+    """Until enough is accepted."""
     while not acceptance.is_full and (wave := next(waves, None)):
         results = [acceptance.read(reply) for reply in wave.replies]
         for reply, judged in zip(wave.replies, results, strict=True):
@@ -44,13 +62,11 @@ def make_instructions(bench: Bench) -> None:
         bench.append(REJECTIONS, [to_row(result) for result in written if isinstance(result, Rejection)])
         bench.progress(acceptance.num_accepted, bench.recipe.pool_size, detail=meter.figures())
         _check_yield(bench, meter)
-    told = f"{meter.num_accepted} of {meter.num_written} written items accepted from {meter.num_prompts} prompts"
-    bench.tell("instructions_judged", told, data=meter.figures(), is_warning=not acceptance.is_full)
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """Replies that were asked for together; ``seconds`` from asking to the last one, 0 of an earlier attempt's."""
+    """Replies that were asked for together; ``seconds`` that were waited for them, 0 of an earlier attempt's."""
 
     replies: list[Reply]
     seconds: float = 0.0
@@ -112,20 +128,31 @@ def write_replies(
     generator: TextGenerator,
     fits: Fits = always_fits,
     writer: str | None = None,
-) -> Iterator[Wave]:
-    """Waves of raw replies from reply ``start`` on, until ``max_prompts``; the caller stops when it has enough."""
-    for first in range(start, recipe.max_prompts, WAVE):
-        last = min(first + WAVE, recipe.max_prompts)
-        prompts = [
-            prompt_at(index, seeds, recipe=recipe, domain=domain, description=description, fits=fits)
-            for index in range(first, last)
-        ]
-        answers = generator.generate([_request(shown, recipe, writer) for shown in prompts])
-        replies = [_reply(shown, answer) for shown, answer in zip(prompts, answers, strict=True)]
-        yield Wave(replies, max(answer.queue_seconds + answer.seconds for answer in answers))
+    asks_ahead: Callable[[], bool] = lambda: True,
+) -> Generator[Wave]:
+    """Waves of raw replies from reply ``start`` on, until ``max_prompts``; the caller stops when it has enough.
+
+    ``asks_ahead``: as ``answered`` has it.
+    """
+
+    def waves() -> Iterator[tuple[list[Shown], list[GenerationRequest]]]:
+        for first in range(start, recipe.max_prompts, WAVE):
+            last = min(first + WAVE, recipe.max_prompts)
+            prompts = [
+                prompt_at(index, seeds, recipe=recipe, domain=domain, description=description, fits=fits)
+                for index in range(first, last)
+            ]
+            yield prompts, [_request(shown, recipe, writer) for shown in prompts]
+
+    began = time.monotonic()
+    with closing(answered(waves(), generator, asks_ahead=asks_ahead)) as found:
+        for prompts, answers in found:
+            seconds = time.monotonic() - began
+            yield Wave([_reply(shown, answer) for shown, answer in zip(prompts, answers, strict=True)], seconds)
+            began = time.monotonic()
 
 
-def _waves(bench: Bench) -> Iterator[Wave]:
+def _waves(bench: Bench, asks_ahead: Callable[[], bool]) -> Generator[Wave]:
     """What a killed attempt left, then new ones, each on disk before it is judged."""
     num_kept = 0
     kept = bench.kept(REPLIES, unit=WAVE)
@@ -142,6 +169,7 @@ def _waves(bench: Bench) -> Iterator[Wave]:
         generator=bench.engine,
         fits=fits_base(bench, bench.recipe.instruction_max_new_tokens),
         writer=writer.id if writer else None,
+        asks_ahead=asks_ahead,
     ):
         bench.append(REPLIES, map(to_row, wave.replies))
         yield wave

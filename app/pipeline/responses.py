@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 
 from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
-from app.core.records import Answer, Candidate, Check, Example, GenerationRequest, Origin, Rejection, Seed
+from app.core.records import (
+    Answer,
+    Candidate,
+    Check,
+    Completion,
+    Example,
+    GenerationRequest,
+    Origin,
+    Rejection,
+    Seed,
+)
 from app.pipeline.agreement import most_agreed
+from app.pipeline.ahead import answered
 from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
 from app.pipeline.prompts import Fits, always_fits, response_prompt, shorten
 from app.pipeline.retrieval import PassageAnswers, retrieval_checks
@@ -47,20 +59,25 @@ def make_responses(bench: Bench) -> None:
     )
     passages = PassageAnswers.of(bench)
     rules = Rules(bench.split.training, is_strict=bench.recipe.validity == "strict")
-    waiting = islice(_candidates(bench), done, None)
-    while wave := list(islice(waiting, WAVE)):
-        requests = [ask(candidate) for candidate in wave]
-        if passages is not None:
-            answers = passages.write(wave, requests)
-        else:
-            answers = draw_answers(
-                wave, requests, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine
-            )
-        bench.append(ANSWERS, map(to_row, answers))
-        done += len(wave)
-        tokens += sum(answer.num_tokens for answer in answers)
-        bench.progress(done, total, detail={"tokens": tokens})
+    waves = _waves(islice(_candidates(bench), done, None), ask)
+    if passages is not None:
+        written = (passages.write(wave, requests) for wave, requests in waves)
+    else:
+        written = draw_answers(waves, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine)
+    with closing(written):
+        for answers in written:
+            bench.append(ANSWERS, map(to_row, answers))
+            done += len(answers)
+            tokens += sum(answer.num_tokens for answer in answers)
+            bench.progress(done, total, detail={"tokens": tokens})
     _judge(bench, rules)
+
+
+def _waves(
+    candidates: Iterator[Candidate], ask: Callable[[Candidate], GenerationRequest]
+) -> Iterator[tuple[list[Candidate], list[GenerationRequest]]]:
+    while wave := list(islice(candidates, WAVE)):
+        yield wave, list(map(ask, wave))
 
 
 def request_answer(
@@ -104,34 +121,43 @@ def request_answer(
 
 
 def draw_answers(
-    candidates: Sequence[Candidate],
-    requests: Sequence[GenerationRequest],
+    waves: Iterable[tuple[Sequence[Candidate], Sequence[GenerationRequest]]],
     *,
     recipe: Recipe,
     rules: Rules,
     generator: TextGenerator,
     writers: Sequence[str] = (),
-) -> list[Answer]:
-    """One answer a candidate: the only one drawn, or the most agreed of those that the rules allow.
+) -> Generator[list[Answer]]:
+    """For each wave one answer a candidate: the only one drawn, or the most agreed of those that the rules allow.
 
     ``writers``: the adapters that each answer ``recipe.response_samples`` times; none: whoever the request names.
     """
-    drawn = [[draw for asked in _by_writer(request, writers) for draw in _draws(asked, recipe)] for request in requests]
-    completions = iter(generator.generate([request for draws in drawn for request in draws]))
-    answers = []
-    for candidate, request, draws in zip(candidates, requests, drawn, strict=True):
-        samples = [next(completions) for _ in draws]
-        texts = [tidy(sample.text) for sample in samples]
-        usable = [
-            rules.allows(candidate, text, sample.finish_reason) for text, sample in zip(texts, samples, strict=True)
-        ]
-        position, agreement = most_agreed(texts, usable)
-        answer = Answer.of(samples[position], prompt=request.prompt)
-        if len(samples) > 1:
-            others = tuple(sample.text for number, sample in enumerate(samples) if number != position)
-            answer = replace(answer, samples=others, confidence=round(agreement, 6))
-        answers.append(answer)
-    return answers
+
+    def drawn() -> Iterator[tuple[list[tuple[Candidate, GenerationRequest, int]], list[GenerationRequest]]]:
+        for candidates, requests in waves:
+            draws = [
+                [draw for asked in _by_writer(request, writers) for draw in _draws(asked, recipe)]
+                for request in requests
+            ]
+            yield list(zip(candidates, requests, map(len, draws), strict=True)), [one for each in draws for one in each]
+
+    with closing(answered(drawn(), generator)) as found:
+        for asked, completions in found:
+            told = iter(completions)
+            yield [
+                _choose(candidate, request, list(islice(told, number)), rules) for candidate, request, number in asked
+            ]
+
+
+def _choose(candidate: Candidate, request: GenerationRequest, samples: Sequence[Completion], rules: Rules) -> Answer:
+    texts = [tidy(sample.text) for sample in samples]
+    usable = [rules.allows(candidate, text, sample.finish_reason) for text, sample in zip(texts, samples, strict=True)]
+    position, agreement = most_agreed(texts, usable)
+    answer = Answer.of(samples[position], prompt=request.prompt)
+    if len(samples) == 1:
+        return answer
+    others = tuple(sample.text for number, sample in enumerate(samples) if number != position)
+    return replace(answer, samples=others, confidence=round(agreement, 6))
 
 
 def judge_answer(candidate: Candidate, answer: Answer, *, recipe: Recipe, rules: Rules) -> Example | Rejection:

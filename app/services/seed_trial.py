@@ -133,8 +133,8 @@ def _answer(
         for candidate in candidates
     ]
     rules = Rules(seeds, is_strict=recipe.validity == "strict")
-    answers = draw_answers(candidates, requests, recipe=recipe, rules=rules, generator=engine)
-    pairs = zip(candidates, answers, strict=True)
+    waves = draw_answers([(candidates, requests)], recipe=recipe, rules=rules, generator=engine)
+    pairs = zip(candidates, (answer for answers in waves for answer in answers), strict=True)
     return [judge_answer(candidate, answer, recipe=recipe, rules=rules) for candidate, answer in pairs]
 
 

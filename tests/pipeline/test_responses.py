@@ -95,8 +95,8 @@ def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
             return [replace(done, text=next(self.texts)) for done in super().generate(requests, **options)]
 
     engine, knobs = Wavering(), recipe(response_samples=4)
-    [answer] = draw_answers(
-        [candidate()], [asked(candidate())], recipe=knobs, rules=Rules([], is_strict=False), generator=engine
+    [[answer]] = draw_answers(
+        [([candidate()], [asked(candidate())])], recipe=knobs, rules=Rules([], is_strict=False), generator=engine
     )
     assert answer.text == "rose by 5"
     assert answer.samples == ("fell", "rose by 5 percent", "rose by 5")
@@ -107,9 +107,8 @@ def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
 
 
 def test_one_answer_needs_no_agreement() -> None:
-    [answer] = draw_answers(
-        [candidate()],
-        [asked(candidate())],
+    [[answer]] = draw_answers(
+        [([candidate()], [asked(candidate())])],
         recipe=recipe(),
         rules=Rules([], is_strict=False),
         generator=FakeEngine(),

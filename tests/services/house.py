@@ -63,7 +63,10 @@ class Countdown:
 
 
 class MortalEngine(FakeEngine):
-    """The fake engine, calling ``before`` at every request and every training step."""
+    """The fake engine, calling ``before`` at every request and every training step.
+
+    It tells of no single answer, so that no wave is asked ahead: whoever calls does nothing while it works.
+    """
 
     def __init__(self, before: Callable[[], None]) -> None:
         super().__init__(slots=1, base_name=BASE)
@@ -71,7 +74,7 @@ class MortalEngine(FakeEngine):
 
     def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
         self._before()
-        return super().generate(requests, **options)
+        return super().generate(requests)
 
     def train(self, *arguments: Any, on_step: Callable[[TrainingStep], None], **options: Any) -> Any:
         def step(report: TrainingStep) -> None:

@@ -103,7 +103,8 @@ def test_a_pause_keeps_the_time_worked_before_it(house: House) -> None:
     with pytest.raises(Exception, match="waits for resume"):
         house.run(job_id, engine=Pausing(base_name=BASE))
     run = house.stages(job_id)[0]
-    assert (run.status, run.work["asked"]) == (StageStatus.PENDING, WAVE)
+    assert run.status is StageStatus.PENDING
+    assert WAVE <= run.work["asked"] <= 2 * WAVE  # the next had been asked ahead
     house.now += timedelta(hours=5)
     assert house.services.jobs.get(job_id).progress[0].seconds == run.worked_seconds
 
