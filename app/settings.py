@@ -83,11 +83,11 @@ class Settings(BaseSettings):
     max_waiting: int = Field(
         2048, ge=1, description="Requests that may wait for a place in the batch; one more is refused with 429."
     )
-    prefill_tokens: int = Field(
-        512,
+    prefill_tokens: int | None = Field(
+        None,
         ge=16,
         description="Tokens of new prompts computed in one step. More: new requests start sooner, running ones "
-        "stand still longer.",
+        "stand still longer. Unset: 512 on a processor, 2048 on a GPU.",
     )
     cache_bytes: int | None = Field(
         None,

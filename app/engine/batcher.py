@@ -47,6 +47,7 @@ class Limits:
     prefill_tokens: int  # computed of new prompts in one step
     cache_bytes: int
     prefix_bytes: int
+    spare_tokens: int = 0  # that a pass computes in no more time than none
 
 
 class Batcher:
@@ -247,13 +248,14 @@ class Batcher:
         return (sequence.adapter, page) if page is not None and self._prefixes.budget else None
 
     def _pays(self, sequences: Many[Sequence]) -> bool:
-        """Whether prompts are worth computing together: within one step and without much padding."""
+        """Whether prompts are worth computing together: within one step and without padding that takes time."""
         known = [len(self._prefixes.find(each.adapter, each.ids)) * PAGE for each in sequences]
         lengths = [sequence.num_tokens for sequence in sequences]
         width = max(lengths)
         start = min(width - length + found for length, found in zip(lengths, known, strict=True))
         area = len(lengths) * (width - start)
-        return area <= self._prefill_tokens and area <= _MOST_PADDING * (sum(lengths) - sum(known))
+        most = max(self._limits.spare_tokens, _MOST_PADDING * (sum(lengths) - sum(known)))
+        return area <= min(most, self._prefill_tokens)
 
     def _grow(self) -> None:
         """Sequences that outgrew their band move on; one for which there is no cache waits until there is."""

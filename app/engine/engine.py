@@ -54,6 +54,10 @@ from app.engine.step_graphs import cuda_recorder
 from app.engine.training import train_adapter
 
 _PROBE = "Explain in one sentence what the following figures say and why they matter to the reader: 12, 17 and 31."
+_PREFILL_TOKENS = {"cpu": 512, "cuda": 2048}  # a GPU is idle with fewer
+_SPARE_WORK = (
+    1.5e12  # tokens · parameters that a GPU multiplies while the kernels of a pass are launched: 30 ms at 1e14/s
+)
 _T = TypeVar("_T")
 
 
@@ -65,7 +69,7 @@ class EngineSizes:
     max_rank: int
     max_batch: int
     max_waiting: int | None = None
-    prefill_tokens: int = 512
+    prefill_tokens: int | None = None  # of new prompts in a step; None: what suits the device
     cache_bytes: int | None = None
     cache_share: float = 0.5  # of what is free, where ``cache_bytes`` is None
     prefix_bytes: int | None = None
@@ -256,7 +260,8 @@ class TorchEngine:
         self._host = HostTier(sizes.adapter_bytes if sizes.adapter_bytes is not None else free_bytes() // 8)
         limits = Limits(
             max_batch=sizes.max_batch,
-            prefill_tokens=sizes.prefill_tokens,
+            prefill_tokens=sizes.prefill_tokens or _PREFILL_TOKENS[base.device.type],
+            spare_tokens=int(_SPARE_WORK / base.info.num_parameters) if base.device.type == "cuda" else 0,
             cache_bytes=sizes.cache_bytes if sizes.cache_bytes is not None else int(free * sizes.cache_share),
             prefix_bytes=sizes.prefix_bytes if sizes.prefix_bytes is not None else free // 16,
         )
@@ -272,7 +277,7 @@ class TorchEngine:
             record=cuda_recorder() if base.device.type == "cuda" and sizes.has_step_graphs else None,
         )
         self._passes = passes_beside(
-            self._batcher, base, layout, run=self._run, step_tokens=sizes.prefill_tokens, num_rows=sizes.max_batch
+            self._batcher, base, layout, run=self._run, step_tokens=limits.prefill_tokens, num_rows=sizes.max_batch
         )
         with self._lock:
             self._loaded = base

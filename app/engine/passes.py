@@ -23,7 +23,6 @@ from app.engine.sampling import make_sampler
 from app.engine.sequences import Sequence
 
 _T = TypeVar("_T")
-_STEPS = {"cpu": 1, "cuda": 4}  # prompt tokens of so many steps are computed in one pass: a GPU is idle with fewer
 _BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
 
 
@@ -84,7 +83,7 @@ def passes_beside(
         batcher.forward,
         run,
         batcher.residents.adapter_in,
-        num_tokens=step_tokens * _STEPS[base.device.type],
+        num_tokens=step_tokens,
         num_rows=num_rows,
         num_bytes=_BYTES[base.device.type],
     )

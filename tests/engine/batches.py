@@ -39,6 +39,7 @@ class Batch:
         prefill_tokens: int = 64,
         cache_bytes: int = PLENTY,
         prefix_bytes: int = PLENTY,
+        spare_tokens: int = 0,
         record: Record | None = None,
     ) -> None:
         self.base, self.counts = base, Counter(dict.fromkeys(COUNTERS, 0))
@@ -54,7 +55,7 @@ class Batch:
             self.bank,
             self.scheduler,
             host,
-            Limits(max_batch, prefill_tokens, cache_bytes, prefix_bytes),
+            Limits(max_batch, prefill_tokens, cache_bytes, prefix_bytes, spare_tokens),
             probe_ids=[1, 5, 9, 30],
             counts=self.counts,
             record=record,

@@ -147,6 +147,29 @@ def test_long_and_short_ones_run_side_by_side(base: LoadedBase) -> None:
     assert [len(ids) for ids in alone] == [most for _, most in asked]
 
 
+def test_prompts_of_any_length_get_their_first_token_in_the_step_that_has_room_for_them(base: LoadedBase) -> None:
+    """A bug: of a burst of unlike prompts one group was computed a step, and all others stood before an empty batch."""
+    lengths = [3, 60, 4, 30, 3]
+    prompts = [[1, *range(40 + 20 * row, 40 + 20 * row + length)] for row, length in enumerate(lengths)]
+    batch = Batch(base, prefill_tokens=sum(lengths) + len(lengths), prefix_bytes=0)
+    asked = [batch.ask(prompt, max_new_tokens=9) for prompt in prompts]
+    batch.batcher.step()
+    assert [len(sequence.token_ids) for sequence in asked] == [2] * len(asked)  # the first, and one of the step
+    assert batch.counts["prefill_tokens"] < 1.3 * sum(map(len, prompts))
+    batch.run()
+    assert [s.token_ids for s in asked] == [batch.say(prompt, max_new_tokens=9).token_ids for prompt in prompts]
+
+
+def test_padding_that_costs_nothing_is_computed(base: LoadedBase) -> None:
+    """On a GPU a short pass takes as long as a shorter one."""
+    prompts = [[1, *range(40, 40 + length)] for length in (3, 60, 30)]
+    batch = Batch(base, prefill_tokens=500, prefix_bytes=0, spare_tokens=400)
+    for prompt in prompts:
+        batch.ask(prompt, max_new_tokens=4)
+    batch.run()
+    assert batch.counts["prefill_tokens"] == 3 * 61, "one pass, as wide as the longest"
+
+
 def test_a_cache_that_is_full_is_waited_for(base: LoadedBase) -> None:
     batch = Batch(replace(base, model=make_model("llama")), cache_bytes=1)
     small = batch.ask(PROMPT)

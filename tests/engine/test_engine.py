@@ -32,7 +32,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, **sizes: int) -> TorchEngine:
-    settings = {"num_slots": 2, "max_rank": MAX_RANK, "max_batch": 4, **sizes}
+    settings: dict[str, Any] = {"num_slots": 2, "max_rank": MAX_RANK, "max_batch": 4, **sizes}
     return TorchEngine(OPTIONS, lambda: folder, EngineSizes(**settings))
 
 
