@@ -6,7 +6,7 @@ multiplied without being written out where that was faster on this device; else 
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from app.engine.kernels.contest import rounded_up, rows_won
+from app.engine.kernels.contest import rounded_up, ways_won
 from app.engine.packed import Product
 
 _BLOCK = 64  # weights that share a scale
@@ -29,7 +29,7 @@ def join(layers: Sequence[nn.Linear | Conv1D]) -> Product | None:
     if all(is_nf4(layer) for layer in layers):
         return _join_nf4(layers)
     if len(layers) > 1 and all(type(layer) is nn.Linear for layer in layers):
-        return partial(F.linear, weight=_join_weights(layers), bias=_join_biases(layers))
+        return partial(F.linear, weight=_join_weights(layers), bias=join_biases(layers))
     return None
 
 
@@ -66,27 +66,34 @@ class Nf4Matrix:
             dtype=self.dtype,
         )
 
-    def fused(self, x: Tensor) -> Tensor:
-        """x [rows, in] of the matrix's dtype, few rows → [rows, outs], by our kernel."""
-        from app.engine.kernels.nf4 import nf4_product  # Triton's, which not every machine has
+    @property
+    def ways(self) -> Mapping[str, Product]:
+        """Our kernels, by name: x [rows, in] of the matrix's dtype, few rows → [rows, outs]."""
+        from app.engine.kernels.nf4 import nf4_product, nf4_product_of_words  # Triton's, which not every machine has
 
-        return nf4_product(x, self.packed, self.scales.view(self.outs, -1), self.code, self.bias)
+        known = {"scales": self.scales.view(self.outs, -1), "code": self.code, "bias": self.bias}
+        return {
+            "bytes": partial(nf4_product, packed=self.packed, **known),
+            "words": partial(nf4_product_of_words, packed=self.packed, block_out=64, **known),
+            "words, narrow": partial(nf4_product_of_words, packed=self.packed, block_out=32, **known),
+        }
 
     def stock(self, x: Tensor) -> Tensor:
         """The same for any number of rows, by bitsandbytes."""
         y: Tensor = matmul_4bit(x, self.packed.t(), quant_state=self.state, bias=self.bias)
         return y
 
-    def multiply(self, fused_rows: Set[int], x: Tensor) -> Tensor:
-        """[…, in] → […, outs]; ``fused_rows``: numbers of rows, rounded up, that are for our kernel."""
+    def multiply(self, won: Mapping[int, Product], x: Tensor) -> Tensor:
+        """[…, in] → […, outs]; ``won``: the kernels of ours that are used, by number of rows, rounded up."""
         flat = x.reshape(-1, self.in_features).to(self.dtype)
-        y = self.fused(flat) if rounded_up(len(flat)) in fused_rows else self.stock(flat)
+        y = won.get(rounded_up(len(flat)), self.stock)(flat)
         return y.to(x.dtype).view(*x.shape[:-1], self.outs)
 
 
 def _join_nf4(layers: Sequence[Any]) -> Product:
-    matrix = Nf4Matrix(layers, bias=_join_biases(layers))
-    return partial(matrix.multiply, rows_won(matrix))
+    matrix = Nf4Matrix(layers, bias=join_biases(layers))
+    ways = matrix.ways
+    return partial(matrix.multiply, {rows: ways[name] for rows, name in ways_won(matrix).items()})
 
 
 def _scales(state: Any) -> Tensor:
@@ -108,7 +115,8 @@ def _join_weights(layers: Sequence[Any]) -> Tensor:
     return whole
 
 
-def _join_biases(layers: Sequence[Any]) -> Tensor | None:
+def join_biases(layers: Sequence[Any]) -> Tensor | None:
+    """One after the other, zeros for those without; None if none has one."""
     if all(layer.bias is None for layer in layers):
         return None
     known = next(layer.bias for layer in layers if layer.bias is not None)

@@ -13,7 +13,7 @@ pytestmark = [needs_triton, pytest.mark.skipif(IS_INTERPRETED, reason="the inter
 GENERATIONS = {80: 164, 89: 100, 90: 228}  # compute capability: KiB of shared memory
 
 
-def compiled(kernel: Any, pointers: dict[str, str], numbers: dict[str, int], generation: int) -> Any:
+def compiled(kernel: Any, pointers: dict[str, str], numbers: dict[str, int], generation: int, **options: int) -> Any:
     from triton import compile
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -22,7 +22,7 @@ def compiled(kernel: Any, pointers: dict[str, str], numbers: dict[str, int], gen
     signature = {name: pointers.get(name) or ("constexpr" if name in numbers else "i32") for name in names}
     aligned: Any = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
     source = ASTSource(fn=kernel, signature=signature, constexprs=numbers, attrs=aligned)
-    return compile(source, target=GPUTarget("cuda", generation, 32))
+    return compile(source, target=GPUTarget("cuda", generation, 32), options=options)
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -44,11 +44,20 @@ def test_updates_compile(generation: int) -> None:
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_products_of_four_bits_compile(generation: int) -> None:
-    from app.engine.kernels.nf4 import BLOCK, BLOCK_IN, BLOCK_OUT, nf4_rows
+@pytest.mark.parametrize("rows", [16, 64])
+def test_products_of_four_bits_compile(rows: int, generation: int) -> None:
+    from app.engine.kernels.nf4 import BLOCK, BLOCK_IN, BLOCK_OUT, WORD, WORDS, nf4_rows, nf4_words
 
-    pointers = {"x": "*bf16", "packed": "*u8", "scales": "*fp32", "code": "*fp32", "bias": "*bf16", "y": "*bf16"}
-    sizes = {"BLOCK_OUT": BLOCK_OUT, "BLOCK_IN": BLOCK_IN, "BLOCK": BLOCK, "HAS_BIAS": 1, "INTERPRETED": 0}
-    code = compiled(nf4_rows, pointers, {"ROWS": 64, **sizes}, generation)
-    assert code.asm["cubin"]
-    assert code.metadata.shared <= 1024 * GENERATIONS[generation]
+    pointers = {"x": "*bf16", "scales": "*fp32", "code": "*fp32", "bias": "*bf16", "y": "*bf16"}
+    sizes = {"ROWS": rows, "BLOCK": BLOCK, "HAS_BIAS": 1, "INTERPRETED": 0}
+    by_bytes = {**sizes, "BLOCK_OUT": BLOCK_OUT, "BLOCK_IN": BLOCK_IN}
+    by_words = {**sizes, "WORD": WORD, "WORDS": WORDS}
+    codes = [compiled(nf4_rows, {**pointers, "packed": "*u8"}, by_bytes, generation)]
+    for block_out in (32, 64):
+        for is_whole in (0, 1):
+            chosen = {**by_words, "BLOCK_OUT": block_out, "IS_WHOLE": is_whole}
+            options = {"num_warps": block_out // 16, "num_stages": 3}
+            codes.append(compiled(nf4_words, {**pointers, "words": "*i32"}, chosen, generation, **options))
+    for code in codes:
+        assert code.asm["cubin"]
+        assert code.metadata.shared <= 1024 * GENERATIONS[generation]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from app.engine.adapter_files import read_adapter
 from app.engine.base import BaseOptions, load_base
-from app.engine.joined import Nf4Matrix, join
+from app.engine.joined import Nf4Matrix, join_biases
 from app.engine.kernels import can_run_kernels
 from app.engine.kernels.contest import ROWS
 from app.engine.slots import SlotBank, linear_layers
@@ -178,21 +178,21 @@ def quantized(outs: int, in_features: int, dtype: torch.dtype, device: torch.dev
     return layer.eval()
 
 
+@pytest.mark.parametrize("way", ["bytes", "words", "words, narrow"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("outs", "in_features", "rows"), [((40,), 64, 1), ((100, 28), 192, 5), ((96, 32, 32), 320, 17), ((33,), 128, 64)]
+    ("outs", "in_features", "rows"), [((40,), 64, 1), ((100, 28), 192, 5), ((96, 32, 32), 320, 17), ((33,), 512, 64)]
 )
 def test_a_product_of_four_bits_is_bitsandbytes(
-    outs: tuple[int, ...], in_features: int, rows: int, dtype: torch.dtype, device: torch.device
+    outs: tuple[int, ...], in_features: int, rows: int, dtype: torch.dtype, way: str, device: torch.device
 ) -> None:
     torch.manual_seed(4)
     layers = [quantized(out, in_features, dtype, device, has_bias=number != 1) for number, out in enumerate(outs)]
     x = torch.randn(rows, in_features, device=device).to(dtype)
     stock = torch.cat([layer(x) for layer in layers], dim=1).double()
     exact = torch.cat([_exact(layer, x) for layer in layers], dim=1)
-    product = join(layers)
-    assert product is not None
-    ours = product(x).double()
+    matrix = Nf4Matrix(layers, bias=join_biases(layers))
+    ours = matrix.ways[way](x).double()
     tolerance = ROUNDING[dtype] * float(exact.abs().max())
     torch.testing.assert_close(ours, exact, rtol=0, atol=tolerance)
     torch.testing.assert_close(ours, stock, rtol=0, atol=tolerance)
@@ -208,9 +208,10 @@ def test_rows_of_any_shape_and_stride(device: torch.device) -> None:
     layer = quantized(64, 64, torch.float32, device, has_bias=False)
     matrix = Nf4Matrix([layer], bias=None)
     x = torch.randn(3, 64, 2, device=device).transpose(1, 2)[:, :, :64]
-    ours = matrix.multiply(frozenset(ROWS), x)
-    assert ours.shape == (3, 2, 64)
-    torch.testing.assert_close(ours, matrix.multiply(frozenset(), x))
+    for way in matrix.ways.values():
+        ours = matrix.multiply(dict.fromkeys(ROWS, way), x)
+        assert ours.shape == (3, 2, 64)
+        torch.testing.assert_close(ours, matrix.multiply({}, x))
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
