@@ -114,6 +114,11 @@ def nf4_words(
     tl.store(y, total.to(y.dtype.element_ty), mask=(row < num_rows)[None, :] & (out < outs)[:, None])
 
 
+def options(rows: int, block_out: int) -> dict[str, int]:
+    """How ``nf4_words`` is compiled. Stages are loads under way; more do not fit where there is little shared memory."""
+    return {"num_warps": block_out // 16, "num_stages": 3 if rows == _FEWEST else 2}
+
+
 def nf4_product_of_words(
     x: Tensor, packed: Tensor, scales: Tensor, code: Tensor, bias: Tensor | None, *, block_out: int
 ) -> Tensor:
@@ -122,10 +127,11 @@ def nf4_product_of_words(
     outs, num_words = len(scales), in_features // WORD
     planes = x.reshape(num_rows, num_words, WORD).permute(2, 0, 1).contiguous()
     y = torch.empty(num_rows, outs, dtype=x.dtype, device=x.device)
+    rows = max(_FEWEST, triton.next_power_of_2(num_rows))
     nf4_words[(triton.cdiv(outs, block_out),)](
         planes, packed.view(-1).view(torch.int32), scales, code, code if bias is None else bias, y, num_rows, outs,
-        num_words, planes.stride(0), ROWS=max(_FEWEST, triton.next_power_of_2(num_rows)), BLOCK_OUT=block_out,
-        WORDS=WORDS, WORD=WORD, BLOCK=BLOCK, IS_WHOLE=num_words % WORDS == 0, HAS_BIAS=bias is not None,
-        INTERPRETED=INTERPRETED, num_warps=block_out // 16, num_stages=3,
+        num_words, planes.stride(0), ROWS=rows, BLOCK_OUT=block_out, WORDS=WORDS, WORD=WORD, BLOCK=BLOCK,
+        IS_WHOLE=num_words % WORDS == 0, HAS_BIAS=bias is not None, INTERPRETED=INTERPRETED,
+        **options(rows, block_out),
     )  # fmt: skip
     return y

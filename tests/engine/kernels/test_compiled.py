@@ -10,6 +10,7 @@ from tests.engine.kernels.conftest import IS_INTERPRETED, needs_triton
 
 pytestmark = [needs_triton, pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter compiles nothing")]
 
+_MULTIPLES = ("outs", "in_features", "x_stride", "num_words", "plane")  # of 16, as in every large base
 GENERATIONS = {80: 164, 89: 100, 90: 228}  # compute capability: KiB of shared memory
 
 
@@ -20,7 +21,8 @@ def compiled(kernel: Any, pointers: dict[str, str], numbers: dict[str, int], gen
 
     names = kernel.arg_names
     signature = {name: pointers.get(name) or ("constexpr" if name in numbers else "i32") for name in names}
-    aligned: Any = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
+    sizes = [name for name in names if name in _MULTIPLES]
+    aligned: Any = {(names.index(name),): [["tt.divisibility", 16]] for name in [*pointers, *sizes]}
     source = ASTSource(fn=kernel, signature=signature, constexprs=numbers, attrs=aligned)
     return compile(source, target=GPUTarget("cuda", generation, 32), options=options)
 
@@ -46,7 +48,7 @@ def test_updates_compile(generation: int) -> None:
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("rows", [16, 64])
 def test_products_of_four_bits_compile(rows: int, generation: int) -> None:
-    from app.engine.kernels.nf4 import BLOCK, BLOCK_IN, BLOCK_OUT, WORD, WORDS, nf4_rows, nf4_words
+    from app.engine.kernels.nf4 import BLOCK, BLOCK_IN, BLOCK_OUT, WORD, WORDS, nf4_rows, nf4_words, options
 
     pointers = {"x": "*bf16", "scales": "*fp32", "code": "*fp32", "bias": "*bf16", "y": "*bf16"}
     sizes = {"ROWS": rows, "BLOCK": BLOCK, "HAS_BIAS": 1, "INTERPRETED": 0}
@@ -56,8 +58,9 @@ def test_products_of_four_bits_compile(rows: int, generation: int) -> None:
     for block_out in (32, 64):
         for is_whole in (0, 1):
             chosen = {**by_words, "BLOCK_OUT": block_out, "IS_WHOLE": is_whole}
-            options = {"num_warps": block_out // 16, "num_stages": 3}
-            codes.append(compiled(nf4_words, {**pointers, "words": "*i32"}, chosen, generation, **options))
+            codes.append(
+                compiled(nf4_words, {**pointers, "words": "*i32"}, chosen, generation, **options(rows, block_out))
+            )
     for code in codes:
         assert code.asm["cubin"]
         assert code.metadata.shared <= 1024 * GENERATIONS[generation]
