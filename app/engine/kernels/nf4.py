@@ -115,7 +115,7 @@ def nf4_words(
 
 
 def options(rows: int, block_out: int) -> dict[str, int]:
-    """How ``nf4_words`` is compiled. Stages are loads under way; more do not fit where there is little shared memory."""
+    """How ``nf4_words`` is compiled; of more stages, loads under way, some devices' shared memory holds none."""
     return {"num_warps": block_out // 16, "num_stages": 3 if rows == _FEWEST else 2}
 
 
