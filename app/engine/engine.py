@@ -55,9 +55,7 @@ from app.engine.training import train_adapter
 
 _PROBE = "Explain in one sentence what the following figures say and why they matter to the reader: 12, 17 and 31."
 _PREFILL_TOKENS = {"cpu": 512, "cuda": 2048}  # a GPU is idle with fewer
-_SPARE_WORK = (
-    1.5e12  # tokens · parameters that a GPU multiplies while the kernels of a pass are launched: 30 ms at 1e14/s
-)
+_SPARE_WORK = 1.5e12  # tokens · parameters: what a GPU computes while a pass is launched (30 ms at 1e14 a second)
 _T = TypeVar("_T")
 
 
