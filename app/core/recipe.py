@@ -150,7 +150,11 @@ class Recipe(BaseModel):
     max_length: int = Field(1024, ge=32, le=131_072, description="Tokens a row; longer rows are dropped and counted.")
     max_grad_norm: float = Field(1.0, gt=0)
     seed_share: float | None = Field(
-        None, ge=0, le=1, description="Share of each batch that is seeds, repeated as needed; null: as shuffled."
+        None,
+        ge=0,
+        le=1,
+        description="Share of each batch that is seeds, repeated as needed; null, or no more than theirs of all rows: "
+        "as shuffled. 0 and 1: generated rows or seeds alone.",
     )
     checkpoint_steps: int = Field(50, ge=1, description="Steps between two checkpoints; a killed job loses no more.")
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(

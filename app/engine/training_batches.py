@@ -19,8 +19,9 @@ class BatchOrder:
 
     Without ``seed_share`` an epoch is every row once. With it the share of every batch is seeds (a row more or less
     where the share of a batch is no whole number): an epoch then is every generated row once, and the seeds come in
-    shuffled rounds of their own as often as that needs. Where only seeds, or only generated rows, are left to learn
-    from (there are no others, or the share is 0 or 1), an epoch is each of them once.
+    shuffled rounds of their own as often as that needs. A share below what the seeds are of all rows is none: few
+    generated rows would end an epoch before each seed was seen. Where only seeds, or only generated rows, are left to
+    learn from (there are no others, or the share is 0 or 1), an epoch is each of them once.
     """
 
     def __init__(self, is_seed: Sequence[bool], *, batch_size: int, seed_share: float | None, seed: int) -> None:
@@ -29,9 +30,10 @@ class BatchOrder:
         generated = [position for position, answer in enumerate(is_seed) if not answer]
         self._seeds, self._once, self._share = list[int](), list(range(len(is_seed))), 0.0
         if seed_share is not None and seeds and generated:
-            self._once = seeds if seed_share == 1 else generated
-            if 0 < seed_share < 1:
-                self._seeds, self._share = seeds, seed_share
+            if seed_share in (0, 1):
+                self._once = seeds if seed_share else generated
+            elif seed_share > len(seeds) / len(is_seed):
+                self._seeds, self._once, self._share = seeds, generated, seed_share
         self._rows_an_epoch = len(self._once)
         if self._seeds:
             most = math.ceil(len(self._once) / (1 - self._share)) + 1

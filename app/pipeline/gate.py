@@ -31,7 +31,7 @@ def make_verdict(bench: Bench) -> None:
     verdict = decide(comparisons, recipe=bench.recipe)
     bench.write(ROWS, [to_row(verdict)])
     bench.progress(1, 1)
-    is_warning = verdict.decision != "promote"
+    is_warning = verdict.decision != "promote" or better_control(comparisons) is not None
     bench.tell("gate_decided", f"{verdict.decision}: {verdict.reason}", data=to_row(verdict), is_warning=is_warning)
 
 
@@ -41,8 +41,10 @@ def decide(comparisons: Sequence[Comparison], *, recipe: Recipe) -> Verdict:
     In this order: ``always`` promotes. Fewer than ``min_evaluation_items`` hold. A mean whose whole 95 % interval lies
     below zero rejects, and so does a task (of ``MIN_TASK_ITEMS`` items or more) whose whole interval lies below
     -``max_task_drop``: surely worse by more than that. Then ``manual`` holds, ``if_better`` holds unless the mean's
-    interval lies above zero, and what is left is promoted.
+    interval lies above zero, and what is left is promoted. Where the seeds alone taught surely more, that is told, too:
+    it may still be better than what is served.
     """
+    control = better_control(comparisons)
     rows = [row for row in comparisons if row.metric == "f1" and row.shots == 0]
     rival = Line.CHAMPION if any(row.against == Line.CHAMPION for row in rows) else Line.BASE_TEMPLATE
     rows = [row for row in rows if row.against == rival]
@@ -53,7 +55,21 @@ def decide(comparisons: Sequence[Comparison], *, recipe: Recipe) -> Verdict:
         f"mean token F1 {mean.score:.1f} ({name}) → {mean.expert:.1f} over {mean.n} items "
         f"(difference {mean.difference:+.1f}, 95 % interval {mean.low:+.1f} to {mean.high:+.1f})"
     )
+    if control is not None:
+        why += (
+            f"; surely worse than an adapter of the seeds alone ({control.score:.1f}): what was generated did harm, "
+            "and a recipe with 0 among its `sizes` would have let held-out seeds choose"
+        )
     return Verdict(decision, f"{told}: {why}")
+
+
+def better_control(comparisons: Sequence[Comparison]) -> Comparison | None:
+    """The better of the adapters of the seeds alone, if it is surely better than the expert without demonstrations."""
+    lines = (Line.SEEDS_SAME_EPOCHS, Line.SEEDS_SAME_STEPS)
+    means = [
+        row for row in comparisons if (row.metric, row.shots, row.task) == ("f1", 0, MEAN) and row.against in lines
+    ]
+    return max((row for row in means if row.high < 0), key=lambda row: row.score, default=None)
 
 
 def _decide(

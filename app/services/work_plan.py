@@ -167,10 +167,10 @@ def _yield(recipe: Recipe, accepted_a_prompt: float) -> tuple[int, int]:
 def _gone_through(recipe: Recipe, num_seeds: int, num_generated: int) -> tuple[float, int]:
     """Rows that a training reads, each as often as it does, and its steps."""
     share = recipe.seed_share
-    if share is None or not num_generated or not num_seeds or share in (0, 1):
-        rows = num_seeds + num_generated
-        if share is not None and num_generated and num_seeds:
-            rows = num_seeds if share == 1 else num_generated
+    rows = num_seeds + num_generated
+    if share is None or not num_generated or not num_seeds or share in (0, 1) or share <= num_seeds / rows:
+        if share in (0, 1) and num_generated and num_seeds:
+            rows = num_seeds if share else num_generated
         return float(rows * recipe.epochs), math.ceil(rows / recipe.batch_size) * recipe.epochs
     an_epoch = math.ceil(num_generated / (recipe.batch_size * (1 - share)))
     return recipe.epochs * (num_generated + an_epoch * recipe.batch_size * share), an_epoch * recipe.epochs

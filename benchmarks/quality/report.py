@@ -159,7 +159,9 @@ def _losses(result: Result, line: str, shots: int) -> str:
     """The tasks on which the expert is surely worse."""
     scores = [result.find(task, "f1", line, shots) for task in result.tasks]
     lost = [f"{s.task} ({s.difference:+.1f}; {s.low:+.1f} … {s.high:+.1f})" for s in scores if s and s.high < 0]
-    return f", but surely below it on {', '.join(lost)}" if lost else ""
+    mean = result.find(MEAN, "f1", line, shots)
+    how = "namely" if mean and mean.high < 0 else "but surely below it"
+    return f", {how} on {', '.join(lost)}" if lost else ""
 
 
 def _about(result: Result) -> Iterator[str]:

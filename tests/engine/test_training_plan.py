@@ -84,6 +84,14 @@ def test_a_share_that_is_no_binary_fraction_is_kept_exactly() -> None:
     assert {sum(row < 5 for row in batch) for batch in islice(order(5, 710, 0.29, size=100).batches(), 9)} == {29}
 
 
+def test_few_generated_rows_leave_no_seed_out() -> None:
+    """A bug: 11 generated rows ended an epoch before half of the 25 seeds were seen, and weighed more than those."""
+    found = order(25, 11, 0.375)
+    for _ in range(2):
+        rows = [row for batch in islice(found.batches(), found.steps_an_epoch) for row in batch]
+        assert sorted(rows) == list(range(36))
+
+
 @pytest.mark.parametrize(
     ("num_seeds", "num_generated", "share", "wanted"),
     [(9, 0, 0.5, range(9)), (0, 9, 0.5, range(9)), (4, 5, 0.0, range(4, 9)), (4, 5, 1.0, range(4))],

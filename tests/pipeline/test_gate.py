@@ -69,6 +69,20 @@ def test_who_is_served_is_who_must_be_matched() -> None:
     assert decide([compared(-9, -5), compared(1, 2, against=Line.CHAMPION)], recipe=recipe()).decision == "promote"
 
 
+def test_seeds_alone_that_taught_surely_more_are_told_of() -> None:
+    """A verdict said nothing of it: an expert at half of what its seeds alone reach was called better than the base."""
+    rows = [
+        compared(2, 8),
+        compared(-16, -3, against=Line.SEEDS_SAME_EPOCHS),
+        compared(-9, 2, against=Line.SEEDS_SAME_STEPS),
+    ]
+    verdict = decide(rows, recipe=recipe())
+    assert verdict.decision == "promote"
+    assert "surely worse than an adapter of the seeds alone (30.0)" in verdict.reason
+    assert "`sizes`" in verdict.reason
+    assert "seeds alone" not in decide([rows[0], rows[2]], recipe=recipe()).reason
+
+
 def test_a_recipe_may_promote_always() -> None:
     verdict = decide([compared(-9, -8, n=1)], recipe=recipe(promotion="always"))
     assert (verdict.decision, "promotes always" in verdict.reason) == ("promote", True)
