@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from app.core.records import GenerationRequest
 from app.engine.base import BaseOptions
@@ -19,7 +20,7 @@ _OPTIONS = BaseOptions(name="tiny", hub_id="tiny/random", dtype="float32", devic
 
 def open_engine(folder: Path, **sizes: int) -> TorchEngine:
     """A real engine, ready."""
-    settings = {"num_slots": 2, "max_rank": 4, "max_batch": 16, **sizes}
+    settings: dict[str, Any] = {"num_slots": 2, "max_rank": 4, "max_batch": 16, **sizes}
     engine = TorchEngine(_OPTIONS, lambda: folder, EngineSizes(**settings))
     engine.wait_ready()
     return engine
