@@ -39,7 +39,6 @@ from app.pipeline.validity import Rules
 
 ANSWERS, REJECTIONS = "answers.jsonl", "rejections.jsonl"
 KEPT = "kept"
-SHOT_DRAWS = 4  # of a task's seeds, shown before its new tasks; more would be read for a few answers each
 
 
 def make_responses(bench: Bench) -> None:
@@ -93,11 +92,10 @@ def request_answer(
 ) -> GenerationRequest:
     """What the writer (None: the base) is asked: a function of the recipe's seed and the candidate alone.
 
-    A task's candidates are shown one of a few draws of its seeds, which the engine then reads once.
+    Candidates that came of the same prompt are shown the same, which the engine then reads once.
     """
     own = [seed for seed in seeds if seed.task == candidate.task]
-    turn = random.Random(f"{recipe.seed}/turn/{prompt_of(candidate.reply, seeds, recipe)}").randrange(SHOT_DRAWS)
-    drawing = random.Random(f"{recipe.seed}/shots/{turn}")
+    drawing = random.Random(f"{recipe.seed}/shots/{prompt_of(candidate.reply, seeds, recipe)}")
     drawn = drawing.sample(own or list(seeds), min(recipe.response_shots, len(own or seeds)))
 
     def make(shots: Sequence[Seed]) -> str:

@@ -96,7 +96,7 @@ class _Planner:
             )
         writers = max(1, len(stage.writers))
         asked = self._examples * writers * self._recipe.response_samples
-        read = self._texts.response_read(self._examples, writer=writer)
+        read = self._texts.response_read(self._examples, self._prompts, writer=writer)
         return Work(asked=asked, read=writers * read, written=asked * written)
 
     def _rows(self, stage: Stage) -> int:

@@ -21,7 +21,7 @@ from app.pipeline.demonstrations import Demonstrations
 from app.pipeline.holdout import Split
 from app.pipeline.instructions import prompt_at
 from app.pipeline.prompts import varying_texts
-from app.pipeline.responses import SHOT_DRAWS, request_answer
+from app.pipeline.responses import request_answer
 from app.pipeline.template import ALPACA, Template
 from app.pipeline.turns import count_prompts
 
@@ -104,10 +104,10 @@ class Texts:
         """What the writer of answers is shown: an adapter, or (None) the base."""
         return self._mean(self._response_prompt(seed, writer) for seed in islice(self._wanted.split.training, _PROMPTS))
 
-    def response_read(self, num_answers: int, *, writer: str | None) -> float:
-        """Of all answers: what those to one task's items begin alike with is read once, with the same seeds shown."""
+    def response_read(self, num_answers: int, num_replies: int, *, writer: str | None) -> float:
+        """Of all answers: what those to one anchored prompt's items begin alike with is read once."""
         recipe, whole = self._wanted.recipe, self.response_prompt(writer=writer)
-        different = self._num_tasks * (SHOT_DRAWS if recipe.response_shots else 1)
+        different = count_prompts(num_replies, self._wanted.split.training, recipe)
         if recipe.prompt_style == "list" or different >= num_answers:
             return num_answers * whole
         return num_answers * whole - (num_answers - different) * min(whole - 1, self._response_known(writer))

@@ -41,13 +41,13 @@ def test_shots_are_of_the_same_task_and_fixed_by_the_seed_number() -> None:
 
 
 def test_items_of_one_prompt_are_shown_the_same_before_their_own() -> None:
-    """What they begin alike with is then read once; another prompt's items are shown one of a few other draws."""
+    """What they begin alike with is then read once; another prompt's items are shown others."""
     knobs: dict[str, object] = {"response_shots": 2, "replies_per_prompt": 4}
     requests = [asked(candidate(number), **knobs) for number in range(40)]
     before = [request.prompt.removesuffix(f"{candidate(n).input}\nResponse:") for n, request in enumerate(requests)]
     number = [prompt_of(n, SEEDS, recipe(**knobs)) for n in range(40)]
     assert all((before[n] == before[m]) or number[n] != number[m] for n in range(40) for m in range(40))
-    assert len(set(before)) == 4 < count_prompts(40, SEEDS, recipe(**knobs))
+    assert 5 < len(set(before)) <= count_prompts(40, SEEDS, recipe(**knobs))
     assert len({request.seed for request in requests}) == 40
 
 

@@ -129,9 +129,9 @@ def test_a_prompt_that_is_asked_again_is_reckoned_as_read_once(tmp_path: Path) -
         {each.stage: each for each in estimate(house, recipe={**SMALL, "replies_per_prompt": count}).stages}
         for count in (1, 8)
     )
-    for stage in ("instructions", "responses"):
+    for stage, least in (("instructions", 5), ("responses", 1.5)):
         assert often[stage].requests == once[stage].requests
-    assert often["instructions"].read_tokens < once["instructions"].read_tokens / 5
+        assert often[stage].read_tokens < once[stage].read_tokens / least
     job_id = house.services.specializer.start(raw(recipe={**SMALL, "replies_per_prompt": 8})).job_id
     house.run(job_id)
     done = next(run.work for run in house.stages(job_id) if run.stage == "instructions")
