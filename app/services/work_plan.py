@@ -166,11 +166,11 @@ def _yield(recipe: Recipe, accepted_a_prompt: float) -> tuple[int, int]:
 
 def _gone_through(recipe: Recipe, num_seeds: int, num_generated: int) -> tuple[float, int]:
     """Rows that a training reads, each as often as it does, and its steps."""
-    share = recipe.seed_share
-    rows = num_seeds + num_generated
-    if share is None or not num_generated or not num_seeds or share in (0, 1) or share <= num_seeds / rows:
-        if share in (0, 1) and num_generated and num_seeds:
+    share, rows = recipe.seed_share, num_seeds + num_generated
+    if share is not None and num_seeds and num_generated:
+        if num_seeds / rows < share < 1:
+            an_epoch = math.ceil(num_generated / (recipe.batch_size * (1 - share)))
+            return recipe.epochs * (num_generated + an_epoch * recipe.batch_size * share), an_epoch * recipe.epochs
+        if share in (0, 1):
             rows = num_seeds if share else num_generated
-        return float(rows * recipe.epochs), math.ceil(rows / recipe.batch_size) * recipe.epochs
-    an_epoch = math.ceil(num_generated / (recipe.batch_size * (1 - share)))
-    return recipe.epochs * (num_generated + an_epoch * recipe.batch_size * share), an_epoch * recipe.epochs
+    return float(rows * recipe.epochs), math.ceil(rows / recipe.batch_size) * recipe.epochs
