@@ -7,7 +7,7 @@ is off in its last bits, as in another batch's matrix product, then changes only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,7 @@ class Likelihood:
 
 NO_TOKEN = -1  # what a row chooses whose logits are no numbers
 _MOST_DRAWS = 8
+_MOST_CACHED = 2**20  # numbers of float32 that are read again before they leave a processor's cache
 _COLD = 1e-4  # below this, logits that differ by a thousandth differ by a factor of e¹⁰ in probability
 _BLOCK = 256  # tokens that race together: a draw needs vocabulary / _BLOCK + _BLOCK random numbers
 
@@ -57,10 +58,16 @@ def choose_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     if greedy:
         index = torch.tensor(greedy, device=logits.device)
         chosen[index] = _pick(logits, index).max(dim=-1).indices
-    if drawing:
-        index = torch.tensor(drawing, device=logits.device)
-        chosen[index] = _sample(_pick(logits, index).float(), best[index].float(), [samplers[row] for row in drawing])
+    for rows in _parts(drawing, logits):
+        index = torch.tensor(rows, device=logits.device)
+        chosen[index] = _sample(_pick(logits, index).float(), best[index].float(), [samplers[row] for row in rows])
     return chosen
+
+
+def _parts(rows: Sequence[int], logits: Tensor) -> Iterator[Sequence[int]]:
+    """On a processor so few rows at a time that what is made of their logits stays in its caches; else all at once."""
+    size = max(1, _MOST_CACHED // logits.shape[-1]) if logits.device.type == "cpu" else max(1, len(rows))
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _pick(logits: Tensor, index: Tensor) -> Tensor:
