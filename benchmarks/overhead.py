@@ -3,7 +3,8 @@
 One request at a time over one kept connection. Processor time is the service's own (all its processes); wall time is
 the caller's and so has this client in it: ``/health`` is the floor of both. The cost of a streamed token is what a long
 stream costs more than a short one. The fake engine tells a whole answer at once, so sixty-four tokens do not wake the
-service sixty-four times as a real engine's do. The last line is JSON.
+service sixty-four times as a real engine's do. Every kind of request asks the base and an expert, which a job of the
+same service makes first: who serves the domain is looked up at each request. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -22,11 +23,17 @@ from typing import Any
 
 from app.processes import ended_by_signals
 from app.settings import Settings
-from benchmarks.serving.engines.selfspec import Selfspec
+from benchmarks.quality.run import ENDED
+from benchmarks.serving.engines.selfspec import Selfspec, client
+from benchmarks.serving.load import Address
 from benchmarks.serving.processes import cpu_seconds
 from benchmarks.serving.target import HttpTarget, Kit, Variant
 
-BASE = "fake-base"
+BASE, EXPERT = "fake-base", "finance"
+QUESTION = "What is a bond?"
+SEEDS = Path(__file__).resolve().parents[1] / "examples" / EXPERT / "seeds.jsonl"
+RECIPE = {"preset": "quick", "num_examples": 4, "min_yield": 0, "controls": [], "promotion": "always"}
+LOOK_SECONDS = 0.2  # between two looks at the job
 LONG, SHORT = 1024, 64  # tokens of a stream
 MOST_REQUEST_MS, MOST_TOKEN_US = 1.0, 50.0
 
@@ -48,16 +55,23 @@ class Cost:
     wall_ms: float
 
 
-def _completion(name: str, num_tokens: int, *, stream: bool) -> Call:
-    body = {"model": BASE, "prompt": "What is a bond?", "max_tokens": num_tokens, "temperature": 0, "raw": True}
+def _completion(name: str, num_tokens: int, *, stream: bool, model: str = BASE) -> Call:
+    body = {"model": model, "prompt": QUESTION, "max_tokens": num_tokens, "temperature": 0, "raw": True}
     return Call(name, "/v1/completions", {**body, "ignore_eos": True, "stream": stream})
+
+
+def _chat(name: str, model: str) -> Call:
+    return Call(name, "/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": QUESTION}]})
 
 
 FLOOR = Call("health", "/health")
 REQUESTS = (
-    Call("generate", "/generate", {"instruction": "What is a bond?", "max_new_tokens": 8}),
+    Call("generate", "/generate", {"instruction": QUESTION, "max_new_tokens": 8}),
+    Call("generate, expert", f"/generate?domain={EXPERT}", {"instruction": QUESTION, "max_new_tokens": 8}),
     _completion("completions", 8, stream=False),
-    Call("chat", "/v1/chat/completions", {"model": BASE, "messages": [{"role": "user", "content": "What is a bond?"}]}),
+    _completion("completions, expert", 8, stream=False, model=EXPERT),
+    _chat("chat", BASE),
+    _chat("chat, expert", EXPERT),
 )
 STREAMS = _completion("stream, short", SHORT, stream=True), _completion("stream, long", LONG, stream=True)
 
@@ -93,10 +107,22 @@ class Caller:
         return time.perf_counter() - started
 
 
+def make_expert(address: Address) -> None:
+    """A job on the bundled seeds. Raises RuntimeError if it does not succeed."""
+    seeds = [json.loads(line) for line in SEEDS.read_text(encoding="utf-8").splitlines()]
+    job = client("POST", address, "/specialize", json={"domain": EXPERT, "seeds": seeds, "recipe": RECIPE}).json()
+    while job["status"] not in ENDED:
+        time.sleep(LOOK_SECONDS)
+        job = client("GET", address, f"/jobs/{job['id']}").json()
+    if job["status"] != "succeeded":
+        raise RuntimeError(f"job {job['id']} {job['status']}: {(job['error'] or {}).get('message')}")
+
+
 def measure(folder: Path, *, requests: int, streams: int) -> dict[str, Cost]:
     """Costs by name of call; ``folder`` takes the service's data and logs."""
     kit = Kit(model=folder / BASE, base_id=BASE, adapters={}, folder=folder, threads=1)
     with Selfspec(kit, kind="fake").start(Variant("float32")) as target, closing(Caller(target)) as caller:
+        make_expert(target.address)
         costs = {call.name: caller.cost(call, times=requests) for call in (FLOOR, *REQUESTS)}
         return costs | {call.name: caller.cost(call, times=streams) for call in STREAMS}
 
@@ -134,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ended_by_signals():
         costs = measure(folder, requests=options.requests, streams=options.streams)
     for name, cost in costs.items():
-        print(f"{name:<14} {cost.cpu_ms:8.3f} ms processor, {cost.wall_ms:8.3f} ms wall")
+        print(f"{name:<20} {cost.cpu_ms:8.3f} ms processor, {cost.wall_ms:8.3f} ms wall")
     found = summary(costs)
     for bar, met in found["bars"].items():
         print(f"{'met' if met else 'MISSED':>6}  {bar}")

@@ -1,9 +1,9 @@
 """Attention on a processor, where torch's fused kernel and transformers' way of calling it cost more than they need.
 
-The kernel is made for many queries: with one a row, two batched products and a softmax are quicker, but where wide heads
-share keys, so that it has several queries after all. With many, transformers copies keys and values once for each query
-head that shares them; the kernel can do without. Layers with a sliding window read what is in it, not all that the
-cache holds (docs/performance.md). What this does not know goes to transformers' own attention.
+The kernel is made for many queries: with one a row, two batched products and a softmax are quicker, but where wide
+heads share keys, so that it has several queries after all. With many, transformers copies keys and values once for each
+query head that shares them; the kernel can do without. Layers with a sliding window read what is in it, not all that
+the cache holds (docs/performance.md). What this does not know goes to transformers' own attention.
 """
 
 from __future__ import annotations

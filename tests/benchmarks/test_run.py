@@ -190,7 +190,8 @@ def test_a_server_is_suspended_and_ends_with_everything_it_started(tmp_path: Pat
 def test_overhead_is_measured_on_the_service_as_it_is_started(tmp_path: Path) -> None:
     costs = overhead.measure(tmp_path, requests=5, streams=2)
     found = overhead.summary(costs)
-    assert set(costs) == {"health", "generate", "completions", "chat", "stream, short", "stream, long"}
+    asked = {f"{kind}{who}" for kind in ("generate", "completions", "chat") for who in ("", ", expert")}
+    assert set(costs) == {"health", *asked, "stream, short", "stream, long"}
     assert all(cost.wall_ms > 0 for cost in costs.values())
     assert {"request_cpu_ms", "token_cpu_us", "bars"} <= set(found)
 
