@@ -24,12 +24,12 @@ import httpx
 
 from app.processes import ended_by_signals
 from app.settings import Settings
+from benchmarks.quality.run import ENDED
 from benchmarks.quality.service import serving
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = (8, 24, 60, 12, 40, 90)  # generated examples of each job
 MOST_EVALUATED = 40  # items
-ENDED = ("succeeded", "failed", "cancelled")
 LOOK_SECONDS, LEAST_SECONDS = 0.5, 1.0
 
 
