@@ -75,6 +75,13 @@ class Recipe(BaseModel):
 
     # Responses (App. C: no demonstrations)
     response_shots: int = Field(0, ge=0, le=10, description="Same-task seeds shown when answering; 0 is the paper's.")
+    response_draws: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Draws of response_shots seeds that each new task is answered behind (by each responder); of "
+        "several answers, the one most like the others is kept. 1: every prompt's items have a draw of their own.",
+    )
     response_temperature: float = Field(0.0, ge=0, le=2)
     response_max_new_tokens: int = Field(256, ge=1, le=8192)
     responders: int = Field(
@@ -89,8 +96,8 @@ class Recipe(BaseModel):
         1,
         ge=1,
         le=64,
-        description="Answers drawn for each new task (by each responder); of several, the one most like the others is "
-        "kept.",
+        description="Answers drawn for each new task (by each responder, behind each draw of seeds); of several, the "
+        "one most like the others is kept.",
     )
     response_sample_temperature: float = Field(
         0.7, gt=0, le=2, description="Temperature of the answers drawn besides the first."
@@ -234,10 +241,14 @@ class Recipe(BaseModel):
             yield "evaluation_shots", "must hold 0, and no number below it: the gate decides by it"
         if len(set(self.evaluation_shots)) < len(self.evaluation_shots) or max(self.evaluation_shots) > 20:
             yield "evaluation_shots", "must be different numbers up to 20"
-        if self.min_agreement and max(self.responders, 1) * self.response_samples == 1:
-            yield "min_agreement", "needs response_samples or responders of 2 or more"
-        if self.weigh_by_agreement and max(self.responders, 1) * self.response_samples == 1:
-            yield "weigh_by_agreement", "needs response_samples or responders of 2 or more"
+        if self.response_draws > 1 and not self.response_shots:
+            yield "response_draws", "needs response_shots: there are no seeds to draw"
+        if self.min_agreement and self.answers_per_task == 1:
+            yield "min_agreement", "needs response_draws, response_samples or responders of 2 or more"
+        if self.weigh_by_agreement and self.answers_per_task == 1:
+            yield "weigh_by_agreement", "needs response_draws, response_samples or responders of 2 or more"
+        if self.retrieval != "none" and self.response_draws > 1:
+            yield "response_draws", "must be 1 with retrieval: the passages' answers are the samples"
         if self.retrieval != "none" and self.response_samples > 1:
             yield "response_samples", "must be 1 with retrieval: the passages' answers are the samples"
         if self.retrieval == "token" and self.response_temperature > 0:
@@ -246,6 +257,11 @@ class Recipe(BaseModel):
             yield "responders", "must be 0 or 1 with retrieval: one writer reads the passages"
         if self.label_first and self.prompt_style != "anchored":
             yield "label_first", "needs prompt_style anchored"
+
+    @property
+    def answers_per_task(self) -> int:
+        """Answers to each new task, of which one is chosen; what retrieval writes aside."""
+        return max(self.responders, 1) * self.response_draws * self.response_samples
 
     @property
     def pool_size(self) -> int:

@@ -97,7 +97,7 @@ class Answer:
     num_tokens: int
     generator: str
     prompt: str = ""
-    samples: tuple[str, ...] = ()  # other answers to the same prompt, where several were drawn
+    samples: tuple[str, ...] = ()  # the other answers to the same task, where there are several
     confidence: float | None = None  # how far the samples agree, 0 to 1
     passages: tuple[Passage, ...] = ()  # what was retrieved for it, with the weights, the texts left out
 

@@ -1,7 +1,7 @@
 """New instructions → examples: the base answers as an expert of the domain (paper §2; App. C: no demonstrations).
 
-Where an adapter answers, it is asked through the template it learned. Of several answers drawn for one task the one
-most like the others is kept.
+Where an adapter answers, it is asked through the template it learned. Of several answers to one task, by several
+writers, behind several draws of demonstrations or sampled, the one most like the others is kept.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 
 from app.core.ports import TextGenerator
 from app.core.recipe import Recipe
@@ -40,6 +41,8 @@ from app.pipeline.validity import Rules
 ANSWERS, REJECTIONS = "answers.jsonl", "rejections.jsonl"
 KEPT = "kept"
 
+_Asked = tuple[Sequence[Candidate], list[list[GenerationRequest]], list[int]]  # each one's requests, and their order
+
 
 def make_responses(bench: Bench) -> None:
     """An answer to every instruction; those that cannot be learned from are dropped with the reason."""
@@ -49,7 +52,7 @@ def make_responses(bench: Bench) -> None:
     bench.progress(done, total)
     writers = [place.id for place in bench.writers()]
     ask = partial(
-        request_answer,
+        request_answers,
         seeds=bench.split.training,
         recipe=bench.recipe,
         domain=bench.domain,
@@ -61,7 +64,7 @@ def make_responses(bench: Bench) -> None:
     rules = Rules(bench.split.training, is_strict=bench.recipe.validity == "strict")
     waves = _waves(islice(_candidates(bench), done, None), ask)
     if passages is not None:
-        written = (passages.write(wave, requests) for wave, requests in waves)
+        written = (passages.write(wave, [asked for [asked] in requests]) for wave, requests in waves)
     else:
         written = draw_answers(waves, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine)
     with closing(written):
@@ -74,13 +77,13 @@ def make_responses(bench: Bench) -> None:
 
 
 def _waves(
-    candidates: Iterator[Candidate], ask: Callable[[Candidate], GenerationRequest]
-) -> Iterator[tuple[list[Candidate], list[GenerationRequest]]]:
+    candidates: Iterator[Candidate], ask: Callable[[Candidate], list[GenerationRequest]]
+) -> Iterator[tuple[list[Candidate], list[list[GenerationRequest]]]]:
     while wave := list(islice(candidates, WAVE)):
         yield wave, list(map(ask, wave))
 
 
-def request_answer(
+def request_answers(
     candidate: Candidate,
     *,
     seeds: Sequence[Seed],
@@ -89,14 +92,13 @@ def request_answer(
     description: str = "",
     fits: Fits = always_fits,
     writer: str | None = None,
-) -> GenerationRequest:
-    """What the writer (None: the base) is asked: a function of the recipe's seed and the candidate alone.
+) -> list[GenerationRequest]:
+    """What the writer (None: the base) is asked, once behind each draw of demonstrations.
 
-    Candidates that came of the same prompt are shown the same, which the engine then reads once.
+    A function of the recipe's seed and the candidate alone. Several draws are a task's, so that the engine reads each
+    once; a single one is the prompt's that the candidate came of.
     """
     own = [seed for seed in seeds if seed.task == candidate.task]
-    drawing = random.Random(f"{recipe.seed}/shots/{prompt_of(candidate.reply, seeds, recipe)}")
-    drawn = drawing.sample(own or list(seeds), min(recipe.response_shots, len(own or seeds)))
 
     def make(shots: Sequence[Seed]) -> str:
         if writer is not None:
@@ -110,50 +112,66 @@ def request_answer(
         )
 
     stop = tuple(text for text in recipe.evaluation_stop if not any(text in seed.output for seed in own))
-    return GenerationRequest(
-        prompt=make(shorten(drawn, make, fits=fits, least=0)),
-        adapter=writer,
-        max_new_tokens=recipe.response_max_new_tokens,
-        temperature=recipe.response_temperature,
-        seed=random.Random(f"{recipe.seed}/response/{candidate.id}").getrandbits(31),
-        stop=(*stop, "\nInstruction:"),  # an answer may hold what the answers of its task's seeds hold
-    )
+    if recipe.response_draws == 1:
+        draws = [str(prompt_of(candidate.reply, seeds, recipe))]
+    else:
+        draws = [f"{candidate.task}/{number}" for number in range(recipe.response_draws)]
+    return [
+        GenerationRequest(
+            prompt=make(shorten(_demonstrations(draw, own or seeds, recipe), make, fits=fits, least=0)),
+            adapter=writer,
+            max_new_tokens=recipe.response_max_new_tokens,
+            temperature=recipe.response_temperature,
+            seed=random.Random(f"{recipe.seed}/response/{candidate.id}{f'/{number}' * (number > 0)}").getrandbits(31),
+            stop=(*stop, "\nInstruction:"),  # an answer may hold what the answers of its task's seeds hold
+        )
+        for number, draw in enumerate(draws)
+    ]
+
+
+def _demonstrations(draw: str, seeds: Sequence[Seed], recipe: Recipe) -> list[Seed]:
+    return random.Random(f"{recipe.seed}/shots/{draw}").sample(seeds, min(recipe.response_shots, len(seeds)))
 
 
 def draw_answers(
-    waves: Iterable[tuple[Sequence[Candidate], Sequence[GenerationRequest]]],
+    waves: Iterable[tuple[Sequence[Candidate], Sequence[Sequence[GenerationRequest]]]],
     *,
     recipe: Recipe,
     rules: Rules,
     generator: TextGenerator,
     writers: Sequence[str] = (),
 ) -> Generator[list[Answer]]:
-    """For each wave one answer a candidate: the only one drawn, or the most agreed of those that the rules allow.
+    """For each wave (candidates, and all requests of each) one answer a candidate: the only one, or of several the most
+    agreed of those that the rules allow.
 
-    ``writers``: the adapters that each answer ``recipe.response_samples`` times; none: whoever the request names.
+    ``writers``: the adapters that are each sent all requests; none: whoever the requests name. Each answers a request
+    ``recipe.response_samples`` times.
     """
 
-    def drawn() -> Iterator[tuple[list[tuple[Candidate, GenerationRequest, int]], list[GenerationRequest]]]:
+    def drawn() -> Iterator[tuple[_Asked, list[GenerationRequest]]]:
         for candidates, requests in waves:
-            draws = [
-                [draw for asked in _by_writer(request, writers) for draw in _draws(asked, recipe)]
-                for request in requests
-            ]
-            yield list(zip(candidates, requests, map(len, draws), strict=True)), [one for each in draws for one in each]
+            own = [[each for one in _by_writer(asked, writers) for each in _samples(one, recipe)] for asked in requests]
+            everything = [request for of_one in own for request in of_one]
+            # prompts that begin alike follow each other: that beginning is read once, and need not be kept for long
+            order = sorted(range(len(everything)), key=lambda at: (everything[at].adapter or "", everything[at].prompt))
+            yield (candidates, own, order), [everything[position] for position in order]
 
     with closing(answered(drawn(), generator)) as found:
-        for asked, completions in found:
-            told = iter(completions)
+        for (candidates, own, order), completions in found:
+            told = (completion for _, completion in sorted(zip(order, completions, strict=True), key=itemgetter(0)))
             yield [
-                _choose(candidate, request, list(islice(told, number)), rules) for candidate, request, number in asked
+                _choose(candidate, requests, list(islice(told, len(requests))), rules)
+                for candidate, requests in zip(candidates, own, strict=True)
             ]
 
 
-def _choose(candidate: Candidate, request: GenerationRequest, samples: Sequence[Completion], rules: Rules) -> Answer:
+def _choose(
+    candidate: Candidate, requests: Sequence[GenerationRequest], samples: Sequence[Completion], rules: Rules
+) -> Answer:
     texts = [tidy(sample.text) for sample in samples]
     usable = [rules.allows(candidate, text, sample.finish_reason) for text, sample in zip(texts, samples, strict=True)]
     position, agreement = most_agreed(texts, usable)
-    answer = Answer.of(samples[position], prompt=request.prompt)
+    answer = Answer.of(samples[position], prompt=requests[position].prompt)
     if len(samples) == 1:
         return answer
     others = tuple(sample.text for number, sample in enumerate(samples) if number != position)
@@ -185,8 +203,8 @@ def judge_answer(candidate: Candidate, answer: Answer, *, recipe: Recipe, rules:
     )
 
 
-def _by_writer(request: GenerationRequest, writers: Sequence[str]) -> list[GenerationRequest]:
-    return [replace(request, adapter=writer) for writer in writers] or [request]
+def _by_writer(requests: Sequence[GenerationRequest], writers: Sequence[str]) -> list[GenerationRequest]:
+    return [replace(request, adapter=writer) for writer in writers for request in requests] or list(requests)
 
 
 def tidy(text: str) -> str:
@@ -194,7 +212,7 @@ def tidy(text: str) -> str:
     return "\n".join(text.splitlines()).strip()
 
 
-def _draws(request: GenerationRequest, recipe: Recipe) -> Iterator[GenerationRequest]:
+def _samples(request: GenerationRequest, recipe: Recipe) -> Iterator[GenerationRequest]:
     """The request itself, then the same at the sampling temperature with seeds of their own."""
     yield request
     for number in range(1, recipe.response_samples):

@@ -13,7 +13,7 @@ from app.core.recipe import Recipe
 from app.core.records import Candidate, Example, Rejection, Reply, Seed
 from app.pipeline.acceptance import Acceptance
 from app.pipeline.instructions import write_replies
-from app.pipeline.responses import draw_answers, judge_answer, request_answer
+from app.pipeline.responses import draw_answers, judge_answer, request_answers
 from app.pipeline.validity import Rules
 from app.services.seed_report import Projection, RejectedItems, Trial
 
@@ -122,7 +122,7 @@ def _answer(
     """The base answers as in a job, but without passages and without an expert of the seeds."""
     domain, description = about
     requests = [
-        request_answer(
+        request_answers(
             candidate,
             seeds=seeds,
             recipe=recipe,

@@ -95,7 +95,7 @@ class _Planner:
                 written=self._examples * fan * written,
             )
         writers = max(1, len(stage.writers))
-        asked = self._examples * writers * self._recipe.response_samples
+        asked = self._examples * writers * self._recipe.response_draws * self._recipe.response_samples
         read = self._texts.response_read(self._examples, self._prompts, writer=writer)
         return Work(asked=asked, read=writers * read, written=asked * written)
 

@@ -21,7 +21,7 @@ from app.pipeline.demonstrations import Demonstrations
 from app.pipeline.holdout import Split
 from app.pipeline.instructions import prompt_at
 from app.pipeline.prompts import varying_texts
-from app.pipeline.responses import request_answer
+from app.pipeline.responses import request_answers
 from app.pipeline.template import ALPACA, Template
 from app.pipeline.turns import count_prompts
 
@@ -105,12 +105,16 @@ class Texts:
         return self._mean(self._response_prompt(seed, writer) for seed in islice(self._wanted.split.training, _PROMPTS))
 
     def response_read(self, num_answers: int, num_replies: int, *, writer: str | None) -> float:
-        """Of all answers: what those to one anchored prompt's items begin alike with is read once."""
+        """Of all answers of one writer: what prompts of one draw of demonstrations begin alike with is read once."""
         recipe, whole = self._wanted.recipe, self.response_prompt(writer=writer)
-        different = count_prompts(num_replies, self._wanted.split.training, recipe)
-        if recipe.prompt_style == "list" or different >= num_answers:
-            return num_answers * whole
-        return num_answers * whole - (num_answers - different) * min(whole - 1, self._response_known(writer))
+        asked = num_answers * recipe.response_draws
+        if recipe.response_draws > 1:
+            different = recipe.response_draws * len({seed.task for seed in self._wanted.split.training})
+        elif recipe.prompt_style == "list":
+            different = asked
+        else:
+            different = count_prompts(num_replies, self._wanted.split.training, recipe)
+        return asked * whole - max(0, asked - different) * min(whole - 1, self._response_known(writer))
 
     def _response_known(self, writer: str | None) -> float:
         """Tokens that two items of one task begin alike with, where they are shown the same; of a few tasks."""
@@ -124,14 +128,15 @@ class Texts:
         """As if the first reply had brought this seed."""
         wanted = self._wanted
         item = Candidate(seed.instruction, seed.input, seed.task, 0, 0, (seed.id,), domain=seed.domain)
-        return request_answer(
+        asked = request_answers(
             item,
             seeds=wanted.split.training,
             recipe=wanted.recipe,
             domain=wanted.domain,
             description=wanted.description,
             writer=writer,
-        ).prompt
+        )
+        return asked[0].prompt
 
     def response(self, *, writer: str | None) -> float:
         """An adapter answers as the seeds do, the base at greater length."""

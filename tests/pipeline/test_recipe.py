@@ -30,6 +30,12 @@ def problems(**knobs: Any) -> dict[str, str]:
         ({"evaluation_shots": [0, 0]}, "evaluation_shots", "different"),
         ({"min_agreement": 0.5}, "min_agreement", "response_samples"),
         ({"retrieval": "sequence", "corpus": "c1", "response_samples": 3}, "response_samples", "must be 1"),
+        ({"response_draws": 3}, "response_draws", "response_shots"),
+        (
+            {"retrieval": "token", "corpus": "c", "response_shots": 2, "response_draws": 3},
+            "response_draws",
+            "must be 1",
+        ),
         ({"retrieval": "token", "corpus": "c1", "responders": 2}, "responders", "0 or 1"),
         ({"retrieval": "token", "corpus": "c", "response_temperature": 1}, "response_temperature", "must be 0"),
         ({"language": "Englisch"}, "language", "did you mean 'English'"),

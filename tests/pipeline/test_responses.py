@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from app.core.records import Answer, Candidate, Completion, Example, GenerationRequest, Origin, Rejection
 from app.engine.fake import FakeEngine
 from app.pipeline.prompts import response_prompt
-from app.pipeline.responses import draw_answers, judge_answer, request_answer
+from app.pipeline.responses import draw_answers, judge_answer, request_answers
 from app.pipeline.template import ALPACA
 from app.pipeline.turns import count_prompts, prompt_of
 from app.pipeline.validity import Rules
@@ -21,7 +22,8 @@ SEEDS = seeds(5, "tone", "names")
 
 
 def asked(item: Candidate, **knobs: object) -> GenerationRequest:
-    return request_answer(item, seeds=SEEDS, recipe=recipe(**knobs), **ABOUT)
+    [request] = request_answers(item, seeds=SEEDS, recipe=recipe(**knobs), **ABOUT)
+    return request
 
 
 def test_the_paper_shows_no_demonstration_and_is_greedy() -> None:
@@ -54,28 +56,27 @@ def test_items_of_one_prompt_are_shown_the_same_before_their_own() -> None:
 def test_more_shots_than_seeds_and_shots_for_a_new_task() -> None:
     assert asked(candidate(), response_shots=10).prompt.count("Response:") == 5 + 1
     assert asked(candidate(task=None), response_shots=10).prompt.count("Response:") == 10 + 1
-    assert (
-        request_answer(candidate(), seeds=[], recipe=recipe(response_shots=3), **ABOUT).prompt.count("Response:") == 1
-    )
+    [request] = request_answers(candidate(), seeds=[], recipe=recipe(response_shots=3), **ABOUT)
+    assert request.prompt.count("Response:") == 1
 
 
 def test_shots_are_left_out_where_the_prompt_would_be_too_long() -> None:
     for fits, num_shown in ((lambda prompt: False, 0), (lambda prompt: len(prompt) < 10_000, 2)):
-        request = request_answer(candidate(), seeds=SEEDS, recipe=recipe(response_shots=2), fits=fits, **ABOUT)
+        [request] = request_answers(candidate(), seeds=SEEDS, recipe=recipe(response_shots=2), fits=fits, **ABOUT)
         assert request.prompt.count("Response:") == num_shown + 1
 
 
 def test_an_answer_may_hold_what_its_tasks_answers_hold() -> None:
     """Answers of several paragraphs were cut after the first."""
     given = [seed(1, output="one\n\ntwo"), *seeds(2, "names")]
-    request = request_answer(candidate(), seeds=given, recipe=recipe(), **ABOUT)
+    [request] = request_answers(candidate(), seeds=given, recipe=recipe(), **ABOUT)
     assert request.stop == ("###", "\nInstruction:")
-    other = request_answer(candidate(task="names"), seeds=given, recipe=recipe(), **ABOUT)
+    [other] = request_answers(candidate(task="names"), seeds=given, recipe=recipe(), **ABOUT)
     assert other.stop == ("\n\n", "###", "\nInstruction:")
 
 
 def test_an_adapter_is_asked_through_the_template_it_learned() -> None:
-    request = request_answer(candidate(), seeds=SEEDS, recipe=recipe(response_shots=1), writer="a1", **ABOUT)
+    [request] = request_answers(candidate(), seeds=SEEDS, recipe=recipe(response_shots=1), writer="a1", **ABOUT)
     assert request.adapter == "a1"
     assert request.prompt.endswith(ALPACA.render(candidate().instruction, candidate().input))
     assert request.prompt.count("### Response:") == 2
@@ -96,7 +97,7 @@ def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
 
     engine, knobs = Wavering(), recipe(response_samples=4)
     [[answer]] = draw_answers(
-        [([candidate()], [asked(candidate())])], recipe=knobs, rules=Rules([], is_strict=False), generator=engine
+        [([candidate()], [[asked(candidate())]])], recipe=knobs, rules=Rules([], is_strict=False), generator=engine
     )
     assert answer.text == "rose by 5"
     assert answer.samples == ("fell", "rose by 5 percent", "rose by 5")
@@ -106,9 +107,47 @@ def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
     assert len({request.seed for request in sent}) == 4
 
 
+def test_draws_of_demonstrations_are_a_tasks_and_each_is_answered() -> None:
+    """So that the engine reads each once, however many new tasks are answered behind it."""
+    knobs = recipe(response_shots=3, response_draws=4)
+    first, second = (
+        request_answers(candidate(number, input=text), seeds=SEEDS, recipe=knobs, **ABOUT)
+        for number, text in ((1, "Sales rose."), (2, "Costs fell."))
+    )
+    before = [
+        [request.prompt.removesuffix(f"{text}\nResponse:") for request in requests]
+        for requests, text in ((first, "Sales rose."), (second, "Costs fell."))
+    ]
+    assert before[0] == before[1]
+    assert len(set(before[0])) == 4
+    assert all(prompt.count("Is the tone good or bad?") == 4 for prompt in before[0])
+    assert len({request.seed for request in (*first, *second)}) == 8
+
+
+def test_what_stands_behind_one_draw_is_asked_together_and_each_answer_finds_its_task() -> None:
+    class Echo(Recorder):
+        def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
+            done = super().generate(requests, **options)
+            return [replace(each, text=request.prompt) for each, request in zip(done, requests, strict=True)]
+
+    engine, knobs = Echo(), recipe(response_shots=2, response_draws=3)
+    items = [candidate(number, input=f"Sales rose by {number}.") for number in range(4)]
+    requests = [request_answers(item, seeds=SEEDS, recipe=knobs, **ABOUT) for item in items]
+    [answers] = draw_answers([(items, requests)], recipe=knobs, rules=Rules([], is_strict=False), generator=engine)
+    for item, answer in zip(items, answers, strict=True):
+        told = (answer.text, *answer.samples)
+        assert len(told) == 3
+        assert all(text.endswith(f"{item.input}\nResponse:") for text in told)
+        assert answer.prompt == answer.text  # the prompt that the chosen answer was given to
+    [sent] = engine.waves
+    draws = [request.prompt.rpartition("Sales")[0] for request in sent]
+    assert len(draws) == 12
+    assert len(list(groupby(draws))) == len(set(draws)) == 3
+
+
 def test_one_answer_needs_no_agreement() -> None:
     [[answer]] = draw_answers(
-        [([candidate()], [asked(candidate())])],
+        [([candidate()], [[asked(candidate())]])],
         recipe=recipe(),
         rules=Rules([], is_strict=False),
         generator=FakeEngine(),

@@ -72,6 +72,7 @@ def with_engine(house: House, engine: FakeEngine) -> Estimator:
         {"iterations": 3, "iteration_mode": "continue"},
         {"sizes": (0, 20, 40)},
         {"responders": 2, "response_samples": 3, "seed_share": 0.5, "validity": "strict"},
+        {"response_shots": 2, "response_draws": 3, "min_agreement": 0.5},
         {"prompt_style": "list", "evaluation_shots": (0, 1, 5)},
         {"num_examples": 0},
         {"max_prompts": 0},
@@ -137,6 +138,20 @@ def test_a_prompt_that_is_asked_again_is_reckoned_as_read_once(tmp_path: Path) -
     done = next(run.work for run in house.stages(job_id) if run.stage == "instructions")
     told = often["instructions"]
     assert told.read_tokens / told.requests == pytest.approx(done["read"] / done["asked"], rel=0.5)
+
+
+def test_a_draw_of_demonstrations_is_reckoned_as_read_once_a_task(tmp_path: Path) -> None:
+    house, few, many = House(tmp_path), {**SMALL, "response_shots": 2}, {"response_draws": 4}
+    once, often = (
+        next(each for each in estimate(house, recipe=recipe).stages if each.kind == "responses")
+        for recipe in (few, {**few, **many})
+    )
+    assert often.requests == 4 * once.requests
+    assert often.read_tokens < once.read_tokens
+    job_id = house.services.specializer.start(raw(recipe={**few, **many})).job_id
+    house.run(job_id)
+    done = next(run.work for run in house.stages(job_id) if run.stage == "responses")
+    assert often.read_tokens / often.requests == pytest.approx(done["read"] / done["asked"], rel=0.5)
 
 
 def test_seconds_of_the_next_job_follow_from_the_pace_of_the_last(tmp_path: Path) -> None:

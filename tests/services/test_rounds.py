@@ -183,6 +183,18 @@ def test_experts_of_the_seeds_may_answer(house: House) -> None:
     assert house.job(job_id).status is JobStatus.SUCCEEDED
 
 
+def test_the_base_may_answer_behind_several_draws_of_demonstrations(house: House) -> None:
+    job_id = house.order(**SMALL, response_shots=2, response_draws=3)
+    house.run(job_id)
+    answers = rows_of(house, job_id, "responses", "responses", ANSWERS)
+    assert {row["generator"] for row in answers} == {"base"}
+    assert {len(row["samples"]) for row in answers} == {2}
+    tasks = {seed["task"] for seed in SEEDS}
+    shown = {row["prompt"].rpartition("\nInput: ")[0] for row in answers}  # of the answer that was chosen
+    assert len(tasks) <= len(shown) <= 3 * len(tasks)
+    assert house.job(job_id).status is JobStatus.SUCCEEDED
+
+
 def test_a_walk_names_every_stage_once_and_reads_only_what_came_before() -> None:
     for knobs in (
         {},
