@@ -93,7 +93,7 @@ def request_answers(
     fits: Fits = always_fits,
     writer: str | None = None,
 ) -> list[GenerationRequest]:
-    """What the writer (None: the base) is asked, once behind each draw of demonstrations.
+    """What the writer (None: the base) is asked, once behind each different draw of demonstrations.
 
     A function of the recipe's seed and the candidate alone. Several draws are a task's, so that the engine reads each
     once; a single one is the prompt's that the candidate came of.
@@ -113,24 +113,26 @@ def request_answers(
 
     stop = tuple(text for text in recipe.evaluation_stop if not any(text in seed.output for seed in own))
     if recipe.response_draws == 1:
-        draws = [str(prompt_of(candidate.reply, seeds, recipe))]
+        names = [str(prompt_of(candidate.reply, seeds, recipe))]
     else:
-        draws = [f"{candidate.task}/{number}" for number in range(recipe.response_draws)]
+        names = [f"{candidate.task}/{number}" for number in range(recipe.response_draws)]
+    draws = dict.fromkeys(_demonstrations(name, own or seeds, recipe) for name in names)  # few seeds: fewer draws
     return [
         GenerationRequest(
-            prompt=make(shorten(_demonstrations(draw, own or seeds, recipe), make, fits=fits, least=0)),
+            prompt=make(shorten(shown, make, fits=fits, least=0)),
             adapter=writer,
             max_new_tokens=recipe.response_max_new_tokens,
             temperature=recipe.response_temperature,
-            seed=random.Random(f"{recipe.seed}/response/{candidate.id}{f'/{number}' * (number > 0)}").getrandbits(31),
+            seed=random.Random(f"{recipe.seed}/response/{candidate.id}/{number}").getrandbits(31),
             stop=(*stop, "\nInstruction:"),  # an answer may hold what the answers of its task's seeds hold
         )
-        for number, draw in enumerate(draws)
+        for number, shown in enumerate(draws)
     ]
 
 
-def _demonstrations(draw: str, seeds: Sequence[Seed], recipe: Recipe) -> list[Seed]:
-    return random.Random(f"{recipe.seed}/shots/{draw}").sample(seeds, min(recipe.response_shots, len(seeds)))
+def _demonstrations(name: str, seeds: Sequence[Seed], recipe: Recipe) -> tuple[Seed, ...]:
+    """The draw of this name, the same whenever it is asked for."""
+    return tuple(random.Random(f"{recipe.seed}/shots/{name}").sample(seeds, min(recipe.response_shots, len(seeds))))
 
 
 def draw_answers(

@@ -124,6 +124,12 @@ def test_draws_of_demonstrations_are_a_tasks_and_each_is_answered() -> None:
     assert len({request.seed for request in (*first, *second)}) == 8
 
 
+def test_the_same_draw_twice_is_no_second_answer() -> None:
+    """It would agree with itself, and a row would count as sure for nothing."""
+    knobs = recipe(response_shots=3, response_draws=4)
+    assert len(request_answers(candidate(), seeds=[seed()], recipe=knobs, **ABOUT)) == 1
+
+
 def test_what_stands_behind_one_draw_is_asked_together_and_each_answer_finds_its_task() -> None:
     class Echo(Recorder):
         def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
