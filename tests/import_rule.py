@@ -50,7 +50,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 }
 
 # A stage never imports another stage; only stages.py knows their order.
-STAGES = ("instructions", "responses", "dataset", "adapter", "choice", "metrics", "gate")
+STAGES = ("task_check", "instructions", "responses", "dataset", "adapter", "choice", "metrics", "gate")
 
 
 def violations(root: Path = ROOT) -> list[str]:

@@ -33,6 +33,7 @@ EventType = Literal[
     "stage_skipped",
     "work_kept",
     # what a stage found
+    "tasks_checked",
     "instructions_judged",
     "yield_too_low",
     "responses_judged",

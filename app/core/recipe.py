@@ -73,6 +73,13 @@ class Recipe(BaseModel):
     )
     yield_window: int = Field(64, ge=1, description="Prompts before min_yield is looked at.")
 
+    # Before anything is written
+    task_check: Literal["off", "leave_one_out"] = Field(
+        "off",
+        description="leave_one_out: the base first answers each seed as it will answer new tasks, without being shown "
+        "that seed. Nothing is written for tasks where one answer to all of their seeds would be as right.",
+    )
+
     # Responses (App. C: no demonstrations)
     response_shots: int = Field(0, ge=0, le=10, description="Same-task seeds shown when answering; 0 is the paper's.")
     response_draws: int = Field(
@@ -257,6 +264,10 @@ class Recipe(BaseModel):
             yield "responders", "must be 0 or 1 with retrieval: one writer reads the passages"
         if self.label_first and self.prompt_style != "anchored":
             yield "label_first", "needs prompt_style anchored"
+        if self.task_check != "off" and self.prompt_style != "anchored":
+            yield "task_check", "needs prompt_style anchored: a list's tasks are none of the seeds'"
+        if self.task_check != "off" and self.responders:
+            yield "task_check", "needs responders 0: adapters that learned the seeds know their answers"
 
     @property
     def answers_per_task(self) -> int:

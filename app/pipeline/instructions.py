@@ -19,6 +19,7 @@ from app.pipeline.ahead import answered
 from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
 from app.pipeline.prompts import Fits, always_fits, anchored_prompt, label_of, list_prompt, shorten, varying_texts
 from app.pipeline.rows import from_row, to_row
+from app.pipeline.trust import trusted_seeds
 from app.pipeline.turns import prompt_of
 from app.pipeline.validity import is_closed
 from app.pipeline.yields import YieldMeter
@@ -132,11 +133,13 @@ def write_replies(
 ) -> Generator[Wave]:
     """Waves of raw replies from reply ``start`` on, until ``max_prompts``; the caller stops when it has enough.
 
+    Without seeds there are none.
+
     ``asks_ahead``: as ``answered`` has it.
     """
 
     def waves() -> Iterator[tuple[list[Shown], list[GenerationRequest]]]:
-        for first in range(start, recipe.max_prompts, WAVE):
+        for first in range(start, recipe.max_prompts if seeds else 0, WAVE):
             last = min(first + WAVE, recipe.max_prompts)
             prompts = [
                 prompt_at(index, seeds, recipe=recipe, domain=domain, description=description, fits=fits)
@@ -161,7 +164,7 @@ def _waves(bench: Bench, asks_ahead: Callable[[], bool]) -> Generator[Wave]:
         yield Wave(replies)
     writer = next(iter(bench.writers()), None)
     for wave in write_replies(
-        bench.split.training,
+        trusted_seeds(bench),
         recipe=bench.recipe,
         domain=bench.domain,
         description=bench.description,

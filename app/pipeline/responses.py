@@ -1,47 +1,21 @@
-"""New instructions → examples: the base answers as an expert of the domain (paper §2; App. C: no demonstrations).
-
-Where an adapter answers, it is asked through the template it learned. Of several answers to one task, by several
-writers, behind several draws of demonstrations or sampled, the one most like the others is kept.
-"""
+"""New instructions → examples: each is answered, and what cannot be learned from is dropped (paper §2)."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
-from functools import partial
 from itertools import islice
-from operator import itemgetter
 
-from app.core.ports import TextGenerator
-from app.core.recipe import Recipe
-from app.core.records import (
-    Answer,
-    Candidate,
-    Check,
-    Completion,
-    Example,
-    GenerationRequest,
-    Origin,
-    Rejection,
-    Seed,
-)
-from app.pipeline.agreement import most_agreed
-from app.pipeline.ahead import answered
-from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
-from app.pipeline.prompts import Fits, always_fits, response_prompt, shorten
-from app.pipeline.retrieval import PassageAnswers, retrieval_checks
+from app.core.records import Answer, Candidate, Example, Rejection
+from app.pipeline.answering import judge_answer, write_answers
+from app.pipeline.bench import ROWS, WAVE, Bench
 from app.pipeline.rows import from_row, to_row
-from app.pipeline.template import ALPACA
-from app.pipeline.turns import prompt_of
+from app.pipeline.trust import trusted_seeds
 from app.pipeline.validity import Rules
 
 ANSWERS, REJECTIONS = "answers.jsonl", "rejections.jsonl"
 KEPT = "kept"
-
-_Asked = tuple[Sequence[Candidate], list[list[GenerationRequest]], list[int]]  # each one's requests, and their order
 
 
 def make_responses(bench: Bench) -> None:
@@ -50,176 +24,15 @@ def make_responses(bench: Bench) -> None:
     total = sum(1 for _ in bench.product("instructions"))
     tokens = 0  # written in this attempt, of the answers that were chosen
     bench.progress(done, total)
-    writers = [place.id for place in bench.writers()]
-    ask = partial(
-        request_answers,
-        seeds=bench.split.training,
-        recipe=bench.recipe,
-        domain=bench.domain,
-        description=bench.description,
-        fits=fits_base(bench, bench.recipe.response_max_new_tokens),
-        writer=writers[0] if writers else None,
-    )
-    passages = PassageAnswers.of(bench)
     rules = Rules(bench.split.training, is_strict=bench.recipe.validity == "strict")
-    waves = _waves(islice(_candidates(bench), done, None), ask)
-    if passages is not None:
-        written = (passages.write(wave, [asked for [asked] in requests]) for wave, requests in waves)
-    else:
-        written = draw_answers(waves, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine)
-    with closing(written):
-        for answers in written:
+    waves = write_answers(bench, islice(_candidates(bench), done, None), seeds=trusted_seeds(bench), rules=rules)
+    with closing(waves):
+        for answers in waves:
             bench.append(ANSWERS, map(to_row, answers))
             done += len(answers)
             tokens += sum(answer.num_tokens for answer in answers)
             bench.progress(done, total, detail={"tokens": tokens})
     _judge(bench, rules)
-
-
-def _waves(
-    candidates: Iterator[Candidate], ask: Callable[[Candidate], list[GenerationRequest]]
-) -> Iterator[tuple[list[Candidate], list[list[GenerationRequest]]]]:
-    while wave := list(islice(candidates, WAVE)):
-        yield wave, list(map(ask, wave))
-
-
-def request_answers(
-    candidate: Candidate,
-    *,
-    seeds: Sequence[Seed],
-    recipe: Recipe,
-    domain: str,
-    description: str = "",
-    fits: Fits = always_fits,
-    writer: str | None = None,
-) -> list[GenerationRequest]:
-    """What the writer (None: the base) is asked, once behind each different draw of demonstrations.
-
-    A function of the recipe's seed and the candidate alone. Several draws are a task's, so that the engine reads each
-    once; a single one is the prompt's that the candidate came of.
-    """
-    own = [seed for seed in seeds if seed.task == candidate.task]
-
-    def make(shots: Sequence[Seed]) -> str:
-        if writer is not None:
-            return ALPACA.render(candidate.instruction, candidate.input, shown=shots)
-        return response_prompt(
-            candidate.domain or domain,
-            candidate.instruction,
-            candidate.input,
-            shots=shots,
-            description="" if candidate.domain else description,
-        )
-
-    stop = tuple(text for text in recipe.evaluation_stop if not any(text in seed.output for seed in own))
-    if recipe.response_draws == 1:
-        names = [str(prompt_of(candidate.reply, seeds, recipe))]
-    else:
-        names = [f"{candidate.task}/{number}" for number in range(recipe.response_draws)]
-    draws = dict.fromkeys(_demonstrations(name, own or seeds, recipe) for name in names)  # few seeds: fewer draws
-    return [
-        GenerationRequest(
-            prompt=make(shorten(shown, make, fits=fits, least=0)),
-            adapter=writer,
-            max_new_tokens=recipe.response_max_new_tokens,
-            temperature=recipe.response_temperature,
-            seed=random.Random(f"{recipe.seed}/response/{candidate.id}/{number}").getrandbits(31),
-            stop=(*stop, "\nInstruction:"),  # an answer may hold what the answers of its task's seeds hold
-        )
-        for number, shown in enumerate(draws)
-    ]
-
-
-def _demonstrations(name: str, seeds: Sequence[Seed], recipe: Recipe) -> tuple[Seed, ...]:
-    """The draw of this name, the same whenever it is asked for."""
-    return tuple(random.Random(f"{recipe.seed}/shots/{name}").sample(seeds, min(recipe.response_shots, len(seeds))))
-
-
-def draw_answers(
-    waves: Iterable[tuple[Sequence[Candidate], Sequence[Sequence[GenerationRequest]]]],
-    *,
-    recipe: Recipe,
-    rules: Rules,
-    generator: TextGenerator,
-    writers: Sequence[str] = (),
-) -> Generator[list[Answer]]:
-    """For each wave (candidates, and all requests of each) one answer a candidate: the only one, or of several the most
-    agreed of those that the rules allow.
-
-    ``writers``: the adapters that are each sent all requests; none: whoever the requests name. Each answers a request
-    ``recipe.response_samples`` times.
-    """
-
-    def drawn() -> Iterator[tuple[_Asked, list[GenerationRequest]]]:
-        for candidates, requests in waves:
-            own = [[each for one in _by_writer(asked, writers) for each in _samples(one, recipe)] for asked in requests]
-            everything = [request for of_one in own for request in of_one]
-            # prompts that begin alike follow each other: that beginning is read once, and need not be kept for long
-            order = sorted(range(len(everything)), key=lambda at: (everything[at].adapter or "", everything[at].prompt))
-            yield (candidates, own, order), [everything[position] for position in order]
-
-    with closing(answered(drawn(), generator)) as found:
-        for (candidates, own, order), completions in found:
-            told = (completion for _, completion in sorted(zip(order, completions, strict=True), key=itemgetter(0)))
-            yield [
-                _choose(candidate, requests, list(islice(told, len(requests))), rules)
-                for candidate, requests in zip(candidates, own, strict=True)
-            ]
-
-
-def _choose(
-    candidate: Candidate, requests: Sequence[GenerationRequest], samples: Sequence[Completion], rules: Rules
-) -> Answer:
-    texts = [tidy(sample.text) for sample in samples]
-    usable = [rules.allows(candidate, text, sample.finish_reason) for text, sample in zip(texts, samples, strict=True)]
-    position, agreement = most_agreed(texts, usable)
-    answer = Answer.of(samples[position], prompt=requests[position].prompt)
-    if len(samples) == 1:
-        return answer
-    others = tuple(sample.text for number, sample in enumerate(samples) if number != position)
-    return replace(answer, samples=others, confidence=round(agreement, 6))
-
-
-def judge_answer(candidate: Candidate, answer: Answer, *, recipe: Recipe, rules: Rules) -> Example | Rejection:
-    """An example, or the reason why this answer is none."""
-    text = tidy(answer.text)
-    checks = list(_checks(candidate, answer, text, recipe=recipe, rules=rules))
-    failed = next((check for check in checks if not check.is_passed), None)
-    if failed is not None:
-        return Rejection(failed.name, candidate.reply, candidate.item, answer.text, failed.detail)
-    return Example(
-        id=candidate.id,
-        instruction=candidate.instruction,
-        input=candidate.input,
-        output=text,
-        task=candidate.task,
-        origin=Origin.GENERATED,
-        seed_ids=candidate.seed_ids,
-        generator=answer.generator,
-        reply=candidate.reply,
-        item=candidate.item,
-        domain=candidate.domain,
-        checks=(*candidate.checks, *checks),
-        passages=answer.passages,
-        weight=answer.confidence if recipe.weigh_by_agreement and answer.confidence is not None else 1.0,
-    )
-
-
-def _by_writer(requests: Sequence[GenerationRequest], writers: Sequence[str]) -> list[GenerationRequest]:
-    return [replace(request, adapter=writer) for writer in writers for request in requests] or list(requests)
-
-
-def tidy(text: str) -> str:
-    """An answer as it is learned: every kind of line end as a newline, nothing around it."""
-    return "\n".join(text.splitlines()).strip()
-
-
-def _samples(request: GenerationRequest, recipe: Recipe) -> Iterator[GenerationRequest]:
-    """The request itself, then the same at the sampling temperature with seeds of their own."""
-    yield request
-    for number in range(1, recipe.response_samples):
-        seed = random.Random(f"{request.seed}/{number}").getrandbits(31)
-        yield replace(request, temperature=recipe.response_sample_temperature, seed=seed)
 
 
 def _candidates(bench: Bench) -> Iterator[Candidate]:
@@ -240,19 +53,3 @@ def _judge(bench: Bench, rules: Rules) -> None:
     kept = outcomes.pop(KEPT, 0)
     told = f"{kept} of {kept + outcomes.total()} responses are kept"
     bench.tell("responses_judged", told, data={"kept": kept, "rejected": dict(outcomes.most_common())})
-
-
-def _checks(candidate: Candidate, answer: Answer, text: str, *, recipe: Recipe, rules: Rules) -> Iterator[Check]:
-    """Every filter's verdict, named by what it would refuse."""
-    yield Check("empty_response", bool(text))
-    yield Check("truncated_response", answer.finish_reason != "length")
-    yield Check("unfinished_response", not text.endswith(":"))
-    echoed = text.casefold() in (candidate.input.casefold(), candidate.instruction.casefold())
-    yield Check("echoes_prompt", not echoed)
-    if answer.confidence is not None:
-        yield Check("disagreement", answer.confidence >= recipe.min_agreement, answer.confidence)
-    if candidate.output is not None:
-        agrees = text.casefold() == candidate.output.casefold()
-        yield Check("other_label", agrees, detail=f"the input was written for {candidate.output!r}")
-    yield from rules.checks(candidate, text)
-    yield from retrieval_checks(answer)

@@ -4,9 +4,9 @@
 
 A recipe may ask for several rounds (``instructions-2`` …) or several sizes of one pool (``dataset-s100`` …); then each
 adapter has a ``trial`` on held-out seeds and ``choice`` says which is the expert. ``responder`` stages learn the seeds
-to answer the new tasks; the ``adapter-seeds…`` stages are what the expert is compared with. A stage reads what earlier
-ones made, works through its own file of this package and writes its product; a killed stage finds its unfinished
-files again.
+to answer the new tasks; ``tasks`` says which tasks the base can answer at all; the ``adapter-seeds…`` stages are what
+the expert is compared with. A stage reads what earlier ones made, works through its own file of this package and
+writes its product; a killed stage finds its unfinished files again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from app.pipeline.gate import make_verdict
 from app.pipeline.instructions import make_instructions
 from app.pipeline.metrics import make_metrics
 from app.pipeline.responses import make_responses
+from app.pipeline.task_check import check_tasks
 
 
 def walk(recipe: Recipe, *, has_labelled: bool = False) -> tuple[Stage, ...]:
@@ -41,6 +42,7 @@ def walk(recipe: Recipe, *, has_labelled: bool = False) -> tuple[Stage, ...]:
     controls = list(_controls(recipe, expert, has_labelled=has_labelled))
     return (
         *_responders(recipe),
+        *(Stage(name, "tasks", (), check_tasks) for name in _checks(recipe)),
         *candidates,
         *choice,
         *controls,
@@ -62,6 +64,11 @@ def _responders(recipe: Recipe) -> list[Stage]:
     ]
 
 
+def _checks(recipe: Recipe) -> tuple[str, ...]:
+    """The stage, if any, that says which tasks new rows are written for."""
+    return ("tasks",) if recipe.task_check != "off" else ()
+
+
 def _controls(recipe: Recipe, expert: tuple[str, ...], *, has_labelled: bool) -> Iterator[Stage]:
     """What the expert is compared with; ``expert``: the stages that say which adapter it is."""
     if "epochs" in recipe.controls:
@@ -81,11 +88,12 @@ def _rounds(recipe: Recipe) -> Iterator[Stage]:
         writers = (before,) if before else ()
         responders = writers or tuple(stage.name for stage in _responders(recipe))
         stage = partial(Stage, iteration=number, is_needed=has_not_fallen if number > 1 else always)
-        yield stage(name("instructions"), "instructions", (*trials, *writers), make_instructions, writers=writers)
+        asked = (*_checks(recipe), *trials)
+        yield stage(name("instructions"), "instructions", (*asked, *writers), make_instructions, writers=writers)
         yield stage(
             name("responses"),
             "responses",
-            (name("instructions"), *trials, *responders),
+            (name("instructions"), *asked, *responders),
             make_responses,
             writers=responders,
         )
@@ -101,8 +109,10 @@ def _rounds(recipe: Recipe) -> Iterator[Stage]:
 def _sizes(recipe: Recipe) -> Iterator[Stage]:
     """One pool; a dataset and an adapter for each size."""
     responders = tuple(stage.name for stage in _responders(recipe))
-    yield Stage("instructions", "instructions", (), make_instructions)
-    yield Stage("responses", "responses", ("instructions", *responders), make_responses, writers=responders)
+    checks = _checks(recipe)
+    read = ("instructions", *checks, *responders)
+    yield Stage("instructions", "instructions", checks, make_instructions)
+    yield Stage("responses", "responses", read, make_responses, writers=responders)
     for size in recipe.sizes:
         made = partial(make_dataset, size=size)
         dataset = f"dataset-s{size}"

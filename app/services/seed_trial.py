@@ -12,8 +12,8 @@ from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.core.records import Candidate, Example, Rejection, Reply, Seed
 from app.pipeline.acceptance import Acceptance
+from app.pipeline.answering import draw_answers, judge_answer, request_answers
 from app.pipeline.instructions import write_replies
-from app.pipeline.responses import draw_answers, judge_answer, request_answers
 from app.pipeline.validity import Rules
 from app.services.seed_report import Projection, RejectedItems, Trial
 

@@ -68,6 +68,8 @@ class _Planner:
                 read=self._texts.instruction_read(self._prompts),
                 written=self._prompts * self._texts.reply,
             )
+        if stage.kind == "tasks":
+            return self._check()
         if stage.kind == "responses":
             return self._responses(stage)
         if stage.kind == "dataset":
@@ -83,6 +85,12 @@ class _Planner:
         """What a dataset must not hold."""
         split = self._wanted.split
         return {item.id for item in (*split.evaluation, *split.holdout)}
+
+    def _check(self) -> Work:
+        """Every seed, hardly two of them shown the same."""
+        answers = len(self._wanted.split.training) * self._recipe.answers_per_task
+        read, written = self._texts.response_prompt(writer=None), self._texts.response(writer=None)
+        return Work(asked=answers, read=answers * read, written=answers * written)
 
     def _responses(self, stage: Stage) -> Work:
         writer = stage.writers[0] if stage.writers else None

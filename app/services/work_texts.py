@@ -16,12 +16,12 @@ from app.core.errors import NotReady
 from app.core.ports import Tokens
 from app.core.recipe import Recipe
 from app.core.records import Candidate, Seed
+from app.pipeline.answering import request_answers
 from app.pipeline.asking import by_task
 from app.pipeline.demonstrations import Demonstrations
 from app.pipeline.holdout import Split
 from app.pipeline.instructions import prompt_at
 from app.pipeline.prompts import varying_texts
-from app.pipeline.responses import request_answers
 from app.pipeline.template import ALPACA, Template
 from app.pipeline.turns import count_prompts
 

@@ -41,6 +41,12 @@ def problems(**knobs: Any) -> dict[str, str]:
         ({"language": "Englisch"}, "language", "did you mean 'English'"),
         ({"weigh_by_agreement": True}, "weigh_by_agreement", "responders"),
         ({"label_first": True}, "label_first", "anchored"),
+        ({"task_check": "leave_one_out"}, "task_check", "anchored"),
+        (
+            {"task_check": "leave_one_out", "prompt_style": "anchored", "responders": 1},
+            "task_check",
+            "know their answers",
+        ),
         ({"replies_per_prompt": 2, "instruction_temperature": 0}, "replies_per_prompt", "would be the same"),
         ({"tasks_per_prompt": 3}, "tasks_per_prompt", "must exceed"),
         ({"iterations": 0}, "iterations", "greater than or equal to 1"),

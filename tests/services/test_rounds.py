@@ -12,9 +12,12 @@ import pytest
 from app.core.presets import make_recipe
 from app.core.records import PLAIN, Completion, GenerationRequest, TrainingPlan
 from app.core.states import JobStatus, StageStatus
+from app.pipeline.bench import ROWS
 from app.pipeline.instructions import REPLIES
 from app.pipeline.responses import ANSWERS
+from app.pipeline.rows import from_row
 from app.pipeline.stages import walk
+from app.pipeline.trust import TaskScore
 from app.storage.artifacts import read_rows
 from tests.services.house import SEEDS, Countdown, House, Killed, MortalEngine
 
@@ -195,11 +198,25 @@ def test_the_base_may_answer_behind_several_draws_of_demonstrations(house: House
     assert house.job(job_id).status is JobStatus.SUCCEEDED
 
 
+def test_tasks_that_the_base_cannot_answer_get_no_new_rows_in_any_round(house: House) -> None:
+    knobs = {"prompt_style": "anchored", "task_check": "leave_one_out", "response_shots": 2, "iterations": 2}
+    job_id = house.order(**SMALL, **knobs)
+    house.run(job_id)
+    assert house.job(job_id).status is JobStatus.SUCCEEDED
+    scores = [from_row(TaskScore, row) for row in rows_of(house, job_id, "tasks", "tasks", ROWS)]
+    trusted = {score.task for score in scores if score.is_trusted}
+    assert {score.task for score in scores} == {seed["task"] for seed in SEEDS}
+    for name in ("instructions", "instructions-2"):
+        assert {row["task"] for row in rows_of(house, job_id, name, "instructions", ROWS)} <= trusted
+
+
 def test_a_walk_names_every_stage_once_and_reads_only_what_came_before() -> None:
     for knobs in (
         {},
         {"iterations": 3, "iteration_mode": "continue", "responders": 2},
         {"sizes": [5]},
+        {"sizes": [5], "prompt_style": "anchored", "task_check": "leave_one_out"},
+        {"iterations": 2, "prompt_style": "anchored", "task_check": "leave_one_out"},
         {"sizes": [0, 5], "controls": ()},
     ):
         seen: list[str] = []

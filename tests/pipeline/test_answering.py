@@ -11,8 +11,8 @@ import pytest
 
 from app.core.records import Answer, Candidate, Completion, Example, GenerationRequest, Origin, Rejection
 from app.engine.fake import FakeEngine
+from app.pipeline.answering import draw_answers, judge_answer, request_answers
 from app.pipeline.prompts import response_prompt
-from app.pipeline.responses import draw_answers, judge_answer, request_answers
 from app.pipeline.template import ALPACA
 from app.pipeline.turns import count_prompts, prompt_of
 from app.pipeline.validity import Rules
