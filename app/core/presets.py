@@ -12,7 +12,7 @@ from app.core.recipe import Recipe
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # the base answers behind several draws of the seeds, and only for tasks that it can answer at all; what no seed would
+    # the base answers behind several draws of the seeds, only for tasks that it can answer at all; what no seed would
     # say is dropped. Learning rate and batch are for bases under a billion parameters; see docs/decisions/0018
     "grounded": {
         "prompt_style": "anchored",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from operator import itemgetter
 
 from app.core.ports import TextGenerator
@@ -32,20 +32,49 @@ from app.pipeline.ahead import answered
 from app.pipeline.bench import WAVE, Bench, fits_base
 from app.pipeline.prompts import Fits, always_fits, response_prompt, shorten
 from app.pipeline.retrieval import PassageAnswers, retrieval_checks
+from app.pipeline.rows import to_row
 from app.pipeline.template import ALPACA
 from app.pipeline.turns import prompt_of
 from app.pipeline.validity import Rules
 
+ANSWERS = "answers.jsonl"  # of a stage that has candidates answered, one a candidate
+
 _Asked = tuple[Sequence[Candidate], list[list[GenerationRequest]], list[int]]  # each one's requests, and their order
 
 
-def write_answers(
-    bench: Bench, candidates: Iterator[Candidate], *, seeds: Sequence[Seed], rules: Rules
-) -> Generator[list[Answer]]:
-    """Waves of answers, one a candidate, by whoever answers in this stage.
+def answer_all(
+    bench: Bench, candidates: Iterable[Candidate], *, total: int, seeds: Sequence[Seed], rules: Rules
+) -> None:
+    """Have each of the ``total`` candidates answered that ``ANSWERS`` does not hold yet, by whoever answers here.
 
     ``seeds``: those that may be shown; a candidate is never shown one that asks the very same.
     """
+    done = sum(1 for _ in bench.kept(ANSWERS, unit=WAVE))
+    tokens = 0  # written in this attempt, of the answers that were chosen
+    bench.progress(done, total)
+    told = count(done * bench.recipe.answers_per_task + 1)
+
+    def on_answer() -> None:
+        bench.progress(min(total, next(told) // bench.recipe.answers_per_task), total)
+
+    left = islice(candidates, done, None)
+    with closing(_write(bench, left, seeds=seeds, rules=rules, on_answer=on_answer)) as written:
+        for answers in written:
+            bench.append(ANSWERS, map(to_row, answers))
+            done += len(answers)
+            tokens += sum(answer.num_tokens for answer in answers)
+            bench.progress(done, total, detail={"tokens": tokens})
+
+
+def _write(
+    bench: Bench,
+    candidates: Iterator[Candidate],
+    *,
+    seeds: Sequence[Seed],
+    rules: Rules,
+    on_answer: Callable[[], None],
+) -> Generator[list[Answer]]:
+    """Waves of answers, one a candidate."""
     writers = [place.id for place in bench.writers()]
     ask = partial(
         request_answers,
@@ -60,7 +89,9 @@ def write_answers(
         for wave, requests in waves:
             yield passages.write(wave, [asked for [asked] in requests])
     else:
-        yield from draw_answers(waves, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine)
+        yield from draw_answers(
+            waves, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine, on_answer=on_answer
+        )
 
 
 def _others(seeds: Sequence[Seed], candidate: Candidate) -> list[Seed]:
@@ -134,12 +165,13 @@ def draw_answers(
     rules: Rules,
     generator: TextGenerator,
     writers: Sequence[str] = (),
+    on_answer: Callable[[], None] = lambda: None,
 ) -> Generator[list[Answer]]:
     """For each wave (candidates, and all requests of each) one answer a candidate: the only one, or of several the most
     agreed of those that the rules allow.
 
     ``writers``: the adapters that are each sent all requests; none: whoever the requests name. Each answers a request
-    ``recipe.response_samples`` times.
+    ``recipe.response_samples`` times. ``on_answer`` is called as each of these ends.
     """
 
     def drawn() -> Iterator[tuple[_Asked, list[GenerationRequest]]]:
@@ -150,7 +182,7 @@ def draw_answers(
             order = sorted(range(len(everything)), key=lambda at: (everything[at].adapter or "", everything[at].prompt))
             yield (candidates, own, order), [everything[position] for position in order]
 
-    with closing(answered(drawn(), generator)) as found:
+    with closing(answered(drawn(), generator, on_answer=on_answer)) as found:
         for (candidates, own, order), completions in found:
             told = (completion for _, completion in sorted(zip(order, completions, strict=True), key=itemgetter(0)))
             yield [

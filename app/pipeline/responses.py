@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
-from itertools import islice
 
 from app.core.records import Answer, Candidate, Example, Rejection
-from app.pipeline.answering import judge_answer, write_answers
-from app.pipeline.bench import ROWS, WAVE, Bench
+from app.pipeline.answering import ANSWERS, answer_all, judge_answer
+from app.pipeline.bench import ROWS, Bench
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.trust import trusted_seeds
 from app.pipeline.validity import Rules
 
-ANSWERS, REJECTIONS = "answers.jsonl", "rejections.jsonl"
+REJECTIONS = "rejections.jsonl"
 KEPT = "kept"
 
 
 def make_responses(bench: Bench) -> None:
     """An answer to every instruction; those that cannot be learned from are dropped with the reason."""
-    done = sum(1 for _ in bench.kept(ANSWERS, unit=WAVE))
     total = sum(1 for _ in bench.product("instructions"))
-    tokens = 0  # written in this attempt, of the answers that were chosen
-    bench.progress(done, total)
     rules = Rules(bench.split.training, is_strict=bench.recipe.validity == "strict")
-    waves = write_answers(bench, islice(_candidates(bench), done, None), seeds=trusted_seeds(bench), rules=rules)
-    with closing(waves):
-        for answers in waves:
-            bench.append(ANSWERS, map(to_row, answers))
-            done += len(answers)
-            tokens += sum(answer.num_tokens for answer in answers)
-            bench.progress(done, total, detail={"tokens": tokens})
+    answer_all(bench, _candidates(bench), total=total, seeds=trusted_seeds(bench), rules=rules)
     _judge(bench, rules)
 
 

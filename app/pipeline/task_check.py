@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from itertools import islice
 
 from app.core.records import Answer, Candidate, Example, Seed
-from app.pipeline.answering import judge_answer, write_answers
-from app.pipeline.bench import ROWS, WAVE, Bench
+from app.pipeline.answering import ANSWERS, answer_all, judge_answer
+from app.pipeline.bench import ROWS, Bench
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.trust import TaskScore, score_tasks
 from app.pipeline.validity import Rules
-
-ANSWERS = "answers.jsonl"
 
 
 def check_tasks(bench: Bench) -> None:
     """A score a task, from answers that pass for its seeds' (leave-one-out)."""
     seeds = bench.split.training
     rules = Rules(seeds, is_strict=bench.recipe.validity == "strict")
-    done = sum(1 for _ in bench.kept(ANSWERS, unit=WAVE))
-    bench.progress(done, len(seeds))
-    waves = write_answers(bench, islice(_questions(seeds), done, None), seeds=seeds, rules=rules)
-    with closing(waves):
-        for answers in waves:
-            bench.append(ANSWERS, map(to_row, answers))
-            done += len(answers)
-            bench.progress(done, len(seeds))
+    answer_all(bench, _questions(seeds), total=len(seeds), seeds=seeds, rules=rules)
     scores = list(score_tasks(seeds, _usable(bench, rules)))
     bench.write(ROWS, map(to_row, scores))
     _tell(bench, scores)

@@ -17,8 +17,8 @@ from app.core.recipe import Recipe
 from app.core.records import Answer, Candidate, Example, Origin, Passage, Reply, Seed
 from app.core.states import JobStatus
 from app.models import Job
+from app.pipeline.answering import ANSWERS
 from app.pipeline.instructions import REPLIES
-from app.pipeline.responses import ANSWERS
 from app.pipeline.rows import from_row
 from app.pipeline.stages import chooses
 from app.services.corpora import read_passages

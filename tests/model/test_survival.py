@@ -17,8 +17,8 @@ import pytest
 
 from app.bootstrap import Stores, build_stores, now
 from app.core.states import JobStatus
+from app.pipeline.answering import ANSWERS
 from app.pipeline.instructions import REPLIES
-from app.pipeline.responses import ANSWERS
 from app.settings import Settings
 from tests.services.house import House
 from tests.worker.test_supervise import children, supervise

@@ -104,6 +104,14 @@ def test_each_seed_is_asked_without_being_shown(tmp_path: Path) -> None:
         assert all(prompt.count(f"{item.input}\n") == 1 or item.output not in prompt for prompt in own)
 
 
+def test_progress_is_told_as_the_answers_come(tmp_path: Path) -> None:
+    """A wave of several draws took minutes at 0 of 40."""
+    bench = checked(tmp_path, engine_of(), response_draws=2)
+    assert bench.progressed == sorted(bench.progressed)
+    assert bench.progressed[0] == (0, 10)
+    assert len(set(bench.progressed)) == 11
+
+
 def test_what_was_found_is_told_and_kept(tmp_path: Path) -> None:
     bench = checked(tmp_path, engine_of())
     scores = [from_row(TaskScore, row) for row in bench.rows()]

@@ -12,9 +12,9 @@ import pytest
 from app.core.presets import make_recipe
 from app.core.records import PLAIN, Completion, GenerationRequest, TrainingPlan
 from app.core.states import JobStatus, StageStatus
+from app.pipeline.answering import ANSWERS
 from app.pipeline.bench import ROWS
 from app.pipeline.instructions import REPLIES
-from app.pipeline.responses import ANSWERS
 from app.pipeline.rows import from_row
 from app.pipeline.stages import walk
 from app.pipeline.trust import TaskScore

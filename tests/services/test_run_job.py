@@ -19,8 +19,8 @@ from app.core.errors import DatabaseAway, DiskFull, InvalidInput, Problem, Selfs
 from app.core.records import Completion, GenerationRequest, TrainingStep
 from app.core.states import JobStatus, StageStatus, WaitsFor
 from app.engine.fake import FakeEngine
+from app.pipeline.answering import ANSWERS
 from app.pipeline.instructions import REPLIES
-from app.pipeline.responses import ANSWERS
 from app.services.interruptions import what_interrupts
 from app.services.lease import MAX_DEATHS, Held, LeaseLost
 from app.services.run_job import JobRunner
