@@ -199,7 +199,12 @@ def test_the_base_may_answer_behind_several_draws_of_demonstrations(house: House
 
 
 def test_tasks_that_the_base_cannot_answer_get_no_new_rows_in_any_round(house: House) -> None:
-    knobs = {"prompt_style": "anchored", "task_check": "leave_one_out", "response_shots": 2, "iterations": 2}
+    knobs: dict[str, Any] = {
+        "prompt_style": "anchored",
+        "task_check": "leave_one_out",
+        "response_shots": 2,
+        "iterations": 2,
+    }
     job_id = house.order(**SMALL, **knobs)
     house.run(job_id)
     assert house.job(job_id).status is JobStatus.SUCCEEDED
