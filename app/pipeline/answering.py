@@ -47,7 +47,7 @@ def answer_all(
 ) -> None:
     """Have each of the ``total`` candidates answered that ``ANSWERS`` does not hold yet, by whoever answers here.
 
-    ``seeds``: those that may be shown; a candidate is never shown one that asks the very same.
+    ``seeds``: those that may be shown.
     """
     done = sum(1 for _ in bench.kept(ANSWERS, unit=WAVE))
     tokens = 0  # written in this attempt, of the answers that were chosen
@@ -78,13 +78,14 @@ def _write(
     writers = [place.id for place in bench.writers()]
     ask = partial(
         request_answers,
+        seeds=seeds,
         recipe=bench.recipe,
         domain=bench.domain,
         description=bench.description,
         fits=fits_base(bench, bench.recipe.response_max_new_tokens),
         writer=writers[0] if writers else None,
     )
-    waves = _waves(candidates, lambda candidate: ask(candidate, seeds=_others(seeds, candidate)))
+    waves = _waves(candidates, ask)
     if (passages := PassageAnswers.of(bench)) is not None:
         for wave, requests in waves:
             yield passages.write(wave, [asked for [asked] in requests])
@@ -92,11 +93,6 @@ def _write(
         yield from draw_answers(
             waves, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine, on_answer=on_answer
         )
-
-
-def _others(seeds: Sequence[Seed], candidate: Candidate) -> list[Seed]:
-    asked = (candidate.instruction, candidate.input)
-    return [seed for seed in seeds if (seed.instruction, seed.input) != asked]
 
 
 def _waves(
@@ -119,7 +115,7 @@ def request_answers(
     """What the writer (None: the base) is asked, once behind each different draw of demonstrations.
 
     A function of the recipe's seed and the candidate alone. Several draws are a task's, so that the engine reads each
-    once; a single one is the prompt's that the candidate came of.
+    once; a single one is the prompt's that the candidate came of. A seed that asks the very same is never shown.
     """
     own = [seed for seed in seeds if seed.task == candidate.task]
 
@@ -139,7 +135,9 @@ def request_answers(
         names = [str(prompt_of(candidate.reply, seeds, recipe))]
     else:
         names = [f"{candidate.task}/{number}" for number in range(recipe.response_draws)]
-    draws = dict.fromkeys(_demonstrations(name, own or seeds, recipe) for name in names)  # few seeds: fewer draws
+    draws = dict.fromkeys(
+        _demonstrations(name, candidate, own or seeds, recipe) for name in names
+    )  # few seeds: fewer draws
     return [
         GenerationRequest(
             prompt=make(shorten(shown, make, fits=fits, least=0)),
@@ -153,9 +151,11 @@ def request_answers(
     ]
 
 
-def _demonstrations(name: str, seeds: Sequence[Seed], recipe: Recipe) -> tuple[Seed, ...]:
-    """The draw of this name, the same whenever it is asked for."""
-    return tuple(random.Random(f"{recipe.seed}/shots/{name}").sample(seeds, min(recipe.response_shots, len(seeds))))
+def _demonstrations(name: str, candidate: Candidate, seeds: Sequence[Seed], recipe: Recipe) -> tuple[Seed, ...]:
+    """The draw of this name, in one order for all candidates: they are shown the same, as far as can be."""
+    deck = random.Random(f"{recipe.seed}/shots/{name}").sample(seeds, len(seeds))
+    asked = (candidate.instruction, candidate.input)
+    return tuple(islice((seed for seed in deck if (seed.instruction, seed.input) != asked), recipe.response_shots))
 
 
 def draw_answers(

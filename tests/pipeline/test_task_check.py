@@ -104,6 +104,15 @@ def test_each_seed_is_asked_without_being_shown(tmp_path: Path) -> None:
         assert all(prompt.count(f"{item.input}\n") == 1 or item.output not in prompt for prompt in own)
 
 
+def test_seeds_are_shown_the_same_before_them_as_far_as_can_be(tmp_path: Path) -> None:
+    """What prompts begin alike with is read once."""
+    engine = engine_of()
+    checked(tmp_path, engine, response_draws=2)
+    asked = [request.prompt for wave in engine.waves for request in wave]
+    shown = {prompt.rpartition("Instruction:")[0] for prompt in asked if "names" in prompt}
+    assert len(shown) == 2 * 4  # three of five are shown: the other two before the same ones
+
+
 def test_progress_is_told_as_the_answers_come(tmp_path: Path) -> None:
     """A wave of several draws took minutes at 0 of 40."""
     bench = checked(tmp_path, engine_of(), response_draws=2)
