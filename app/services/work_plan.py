@@ -87,10 +87,10 @@ class _Planner:
         return {item.id for item in (*split.evaluation, *split.holdout)}
 
     def _check(self) -> Work:
-        """Every seed, hardly two of them shown the same."""
+        """Every seed, as new tasks are asked."""
         answers = len(self._wanted.split.training) * self._recipe.answers_per_task
-        read, written = self._texts.response_prompt(writer=None), self._texts.response(writer=None)
-        return Work(asked=answers, read=answers * read, written=answers * written)
+        written = answers * self._texts.response(writer=None)
+        return Work(asked=answers, read=self._texts.check_read(), written=written)
 
     def _responses(self, stage: Stage) -> Work:
         writer = stage.writers[0] if stage.writers else None

@@ -6,9 +6,9 @@ Before the tokenizer is there a token counts as four characters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from os.path import commonprefix
 from statistics import fmean
 
@@ -49,6 +49,14 @@ class Texts:
 
     def __init__(self, wanted: Wanted, tokens: Tokens) -> None:
         self._wanted, self._tokens = wanted, tokens
+
+    @cached_property
+    def _tasks(self) -> dict[str, list[Seed]]:
+        """The seeds that are learned, by task."""
+        tasks: dict[str, list[Seed]] = {}
+        for seed in self._wanted.split.training:
+            tasks.setdefault(seed.task, []).append(seed)
+        return tasks
 
     @cached_property
     def answer(self) -> float:
@@ -109,7 +117,7 @@ class Texts:
         recipe, whole = self._wanted.recipe, self.response_prompt(writer=writer)
         asked = num_answers * recipe.response_draws
         if recipe.response_draws > 1:
-            different = recipe.response_draws * len({seed.task for seed in self._wanted.split.training})
+            different = recipe.response_draws * len(self._tasks)
         elif recipe.prompt_style == "list":
             different = asked
         else:
@@ -118,25 +126,35 @@ class Texts:
 
     def _response_known(self, writer: str | None) -> float:
         """Tokens that two items of one task begin alike with, where they are shown the same; of a few tasks."""
-        tasks: dict[str, list[Seed]] = {}
-        for seed in self._wanted.split.training:
-            tasks.setdefault(seed.task, []).append(seed)
-        pairs = islice((own[:2] for own in tasks.values() if len(own) > 1), _TASKS)
+        pairs = islice((own[:2] for own in self._tasks.values() if len(own) > 1), _TASKS)
         return self._mean(commonprefix([self._response_prompt(seed, writer) for seed in pair]) for pair in pairs)  # noqa: RUF071 - texts, no paths
 
     def _response_prompt(self, seed: Seed, writer: str | None) -> str:
-        """As if the first reply had brought this seed."""
+        """As if the first reply had brought this seed; with a space more it is none, so that any may be shown."""
+        return self._asked(replace(seed, instruction=f"{seed.instruction} "), writer)[0]
+
+    def _asked(self, item: Seed, writer: str | None = None) -> list[str]:
+        """The prompts of one item, one a draw of demonstrations."""
         wanted = self._wanted
-        item = Candidate(seed.instruction, seed.input, seed.task, 0, 0, (seed.id,), domain=seed.domain)
-        asked = request_answers(
-            item,
+        requests = request_answers(
+            Candidate(item.instruction, item.input, item.task, 0, 0, (), domain=item.domain),
             seeds=wanted.split.training,
             recipe=wanted.recipe,
             domain=wanted.domain,
             description=wanted.description,
             writer=writer,
         )
-        return asked[0].prompt
+        return [request.prompt for request in requests]
+
+    def check_read(self) -> float:
+        """Of all seeds, each asked without being shown; a few tasks stand for all."""
+        read, num_seeds = 0.0, 0
+        for own in islice(self._tasks.values(), _TASKS):
+            prompts = sorted(prompt for seed in own for prompt in self._asked(seed))
+            known = sum(self.count(commonprefix(pair)) for pair in pairwise(prompts))  # noqa: RUF071 - texts, no paths
+            read += sum(map(self.count, prompts)) - known
+            num_seeds += len(own)
+        return read * len(self._wanted.split.training) / max(1, num_seeds)
 
     def response(self, *, writer: str | None) -> float:
         """An adapter answers as the seeds do, the base at greater length."""

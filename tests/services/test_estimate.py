@@ -259,3 +259,14 @@ def test_a_corpus_is_reckoned_with(known: House) -> None:
     )
     assert beside.read_tokens > 4 * plain.read_tokens
     assert beside.time.num_jobs == 0  # jobs without passages say nothing about it
+
+
+def test_the_seeds_own_trial_is_reckoned_as_it_will_be_read(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    knobs = {"prompt_style": "anchored", "task_check": "leave_one_out", "response_shots": 3, "response_draws": 4}
+    told = next(each for each in estimate(house, recipe={**SMALL, **knobs}).stages if each.kind == "tasks")
+    job_id = house.services.specializer.start(raw(recipe={**SMALL, **knobs})).job_id
+    house.run(job_id)
+    done = next(run.work for run in house.stages(job_id) if run.stage == "tasks")
+    assert told.requests == pytest.approx(done["asked"], rel=0.1)  # a draw that comes twice is asked once
+    assert told.read_tokens == pytest.approx(done["read"], rel=0.25)
