@@ -79,6 +79,9 @@ class Recipe(BaseModel):
         description="leave_one_out: the base first answers each seed as it will answer new tasks, without being shown "
         "that seed. Nothing is written for tasks where one answer to all of their seeds would be as right.",
     )
+    min_task_f1: float = Field(
+        20.0, ge=0, le=100, description="Nor for tasks whose seeds task_check has answered with a lower mean token F1."
+    )
 
     # Responses (App. C: no demonstrations)
     response_shots: int = Field(0, ge=0, le=10, description="Same-task seeds shown when answering; 0 is the paper's.")

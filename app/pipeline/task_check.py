@@ -17,7 +17,7 @@ def check_tasks(bench: Bench) -> None:
     seeds = bench.split.training
     rules = Rules(seeds, is_strict=bench.recipe.validity == "strict")
     answer_all(bench, _questions(seeds), total=len(seeds), seeds=seeds, rules=rules)
-    scores = list(score_tasks(seeds, _usable(bench, rules)))
+    scores = list(score_tasks(seeds, _usable(bench, rules), least_f1=bench.recipe.min_task_f1))
     bench.write(ROWS, map(to_row, scores))
     _tell(bench, scores)
 

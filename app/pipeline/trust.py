@@ -26,14 +26,14 @@ class TaskScore:
     num_usable: int  # answers that could be learned from
     f1: float
     constant_f1: float  # of the best single answer to those seeds, among answers that seeds share; 0: they share none
-
-    @property
-    def is_trusted(self) -> bool:
-        return self.f1 > self.constant_f1
+    is_trusted: bool
 
 
-def score_tasks(seeds: Sequence[Seed], answers: Iterable[str | None]) -> Iterator[TaskScore]:
-    """One a task, in the order of the seeds. ``answers``: one a seed; None: nothing that could be learned from."""
+def score_tasks(seeds: Sequence[Seed], answers: Iterable[str | None], *, least_f1: float) -> Iterator[TaskScore]:
+    """One a task, in the order of the seeds. ``answers``: one a seed; None: nothing that could be learned from.
+
+    A task is trusted with an F1 above the best single answer's, and of ``least_f1`` or more.
+    """
     of_task: dict[tuple[str, str], list[tuple[Seed, str | None]]] = {}
     for seed, answer in zip(seeds, answers, strict=True):
         of_task.setdefault((seed.domain, seed.task), []).append((seed, answer))
@@ -41,7 +41,8 @@ def score_tasks(seeds: Sequence[Seed], answers: Iterable[str | None]) -> Iterato
         usable = [(seed, answer) for seed, answer in pairs if answer is not None]
         shared = [output for output, count in Counter(seed.output for seed, _ in pairs).items() if count > 1]
         constant = max((_mean_f1((seed, output) for seed, _ in usable) for output in shared), default=0.0)
-        yield TaskScore(domain, task, len(pairs), len(usable), _mean_f1(usable), constant)
+        f1 = _mean_f1(usable)
+        yield TaskScore(domain, task, len(pairs), len(usable), f1, constant, f1 > constant and f1 >= least_f1)
 
 
 def trusted_seeds(bench: Bench) -> Sequence[Seed]:

@@ -59,36 +59,39 @@ def engine_of(tone: str = "good", names: str = "ship {}") -> Answering:
 
 
 def test_one_answer_to_everything_is_no_skill() -> None:
-    [tone] = score_tasks(TONE, ["good"] * 5)
+    [tone] = score_tasks(TONE, ["good"] * 5, least_f1=20)
     assert (tone.f1, tone.constant_f1, tone.is_trusted) == (60, 60, False)
-    [better] = score_tasks(TONE, ["good", "bad", "good", "bad", "bad"])
+    [better] = score_tasks(TONE, ["good", "bad", "good", "bad", "bad"], least_f1=20)
     assert (better.f1, better.constant_f1, better.is_trusted) == (80, 60, True)
 
 
 def test_where_no_answer_is_shared_anything_right_is_skill() -> None:
-    [some] = score_tasks(NAMES, ["ship 0", "boat", "boat", "boat", "boat"])
+    [some] = score_tasks(NAMES, ["ship 0", "boat", "boat", "boat", "boat"], least_f1=20)
     assert (some.f1, some.constant_f1, some.is_trusted) == (20, 0, True)
-    [nothing] = score_tasks(NAMES, ["boat"] * 5)
+    [few] = score_tasks(NAMES, ["ship 0", "boat", "boat", "boat", "boat"], least_f1=20.1)
+    assert not few.is_trusted
+    [nothing] = score_tasks(NAMES, ["boat"] * 5, least_f1=20)
     assert not nothing.is_trusted
 
 
 def test_only_answers_that_could_be_learned_from_count_on_both_sides() -> None:
     """An answer that is refused harms nobody."""
-    [tone] = score_tasks(TONE, [None, "bad", None, "bad", "good"])
+    [tone] = score_tasks(TONE, [None, "bad", None, "bad", "good"], least_f1=20)
     assert (tone.num_seeds, tone.num_usable, tone.f1) == (5, 3, 100)
     assert tone.constant_f1 == pytest.approx(200 / 3)
-    [refused] = score_tasks(TONE, [None] * 5)
+    [refused] = score_tasks(TONE, [None] * 5, least_f1=20)
     assert (refused.f1, refused.is_trusted) == (0, False)
 
 
 def test_a_further_right_answer_of_a_seed_is_right() -> None:
-    [score] = score_tasks([replace(NAMES[0], references=("vessel",))], ["vessel"])
+    [score] = score_tasks([replace(NAMES[0], references=("vessel",))], ["vessel"], least_f1=20)
     assert score.f1 == 100
 
 
 def test_tasks_of_one_name_in_two_domains_are_two() -> None:
     law = [replace(item, domain="law") for item in NAMES]
-    scores = list(score_tasks([*NAMES, *law], [*["boat"] * 5, *(item.output for item in law)]))
+    answers = [*["boat"] * 5, *(item.output for item in law)]
+    scores = list(score_tasks([*NAMES, *law], answers, least_f1=20))
     assert [(score.domain, score.is_trusted) for score in scores] == [("", False), ("law", True)]
 
 
