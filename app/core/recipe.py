@@ -77,7 +77,8 @@ class Recipe(BaseModel):
     task_check: Literal["off", "leave_one_out"] = Field(
         "off",
         description="leave_one_out: the base first answers each seed as it will answer new tasks, without being shown "
-        "that seed. Nothing is written for tasks where one answer to all of their seeds would be as right.",
+        "that seed. Nothing is written for tasks where one answer to all of their seeds would be as right. Tasks "
+        "of fewer than 4 seeds are not judged.",
     )
     min_task_f1: float = Field(
         20.0, ge=0, le=100, description="Nor for tasks whose seeds task_check has answered with a lower mean token F1."

@@ -137,7 +137,7 @@ def request_answers(
         names = [f"{candidate.task}/{number}" for number in range(recipe.response_draws)]
     draws = dict.fromkeys(
         _demonstrations(name, candidate, own or seeds, recipe) for name in names
-    )  # few seeds: fewer draws
+    )  # of few seeds fewer
     return [
         GenerationRequest(
             prompt=make(shorten(shown, make, fits=fits, least=0)),

@@ -15,6 +15,8 @@ from app.pipeline.bench import Bench
 from app.pipeline.rows import from_row
 from app.pipeline.scores import score_item
 
+FEWEST_SEEDS = 4  # of a task with fewer the figures say nothing
+
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
@@ -32,7 +34,8 @@ class TaskScore:
 def score_tasks(seeds: Sequence[Seed], answers: Iterable[str | None], *, least_f1: float) -> Iterator[TaskScore]:
     """One a task, in the order of the seeds. ``answers``: one a seed; None: nothing that could be learned from.
 
-    A task is trusted with an F1 above the best single answer's, and of ``least_f1`` or more.
+    A task is trusted with an F1 above the best single answer's, and of ``least_f1`` or more; or with too few seeds to
+    tell.
     """
     of_task: dict[tuple[str, str], list[tuple[Seed, str | None]]] = {}
     for seed, answer in zip(seeds, answers, strict=True):
@@ -42,7 +45,8 @@ def score_tasks(seeds: Sequence[Seed], answers: Iterable[str | None], *, least_f
         shared = [output for output, count in Counter(seed.output for seed, _ in pairs).items() if count > 1]
         constant = max((_mean_f1((seed, output) for seed, _ in usable) for output in shared), default=0.0)
         f1 = _mean_f1(usable)
-        yield TaskScore(domain, task, len(pairs), len(usable), f1, constant, f1 > constant and f1 >= least_f1)
+        is_trusted = len(pairs) < FEWEST_SEEDS or (f1 > constant and f1 >= least_f1)
+        yield TaskScore(domain, task, len(pairs), len(usable), f1, constant, is_trusted)
 
 
 def trusted_seeds(bench: Bench) -> Sequence[Seed]:

@@ -88,6 +88,12 @@ def test_a_further_right_answer_of_a_seed_is_right() -> None:
     assert score.f1 == 100
 
 
+def test_a_task_of_few_seeds_is_not_judged() -> None:
+    for seeds, is_trusted in ((TONE[:3], True), (TONE[:4], False)):
+        [score] = score_tasks(seeds, ["bad"] * len(seeds), least_f1=20)
+        assert score.is_trusted is is_trusted
+
+
 def test_tasks_of_one_name_in_two_domains_are_two() -> None:
     law = [replace(item, domain="law") for item in NAMES]
     answers = [*["boat"] * 5, *(item.output for item in law)]
