@@ -14,6 +14,7 @@ from typing import Any
 
 from app import __version__
 from app.core.cores import num_cores
+from app.core.presets import make_recipe
 from app.services.machine import processor
 
 
@@ -61,7 +62,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run that has ended. ``changed``: knobs that differ from the preset; ``taken``: by task, what was drawn."""
+    """One run that has ended. ``taken``: by task, what was drawn."""
 
     name: str
     plan: str
@@ -75,7 +76,6 @@ class Result:
     seed: int
     taken: dict[str, dict[str, int]]
     preset: str
-    changed: dict[str, Any]
     recipe: dict[str, Any]
     attempts: int
     stages: tuple[StageFigures, ...]
@@ -96,6 +96,13 @@ class Result:
     @property
     def shots(self) -> list[int]:
         return sorted({score.shots for score in self.scores})
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Knobs that differ from the preset as it is now, whatever it was then."""
+        preset, knobs = make_recipe({"preset": self.preset}), {**make_recipe().model_dump(mode="json"), **self.recipe}
+        now = preset.model_dump(mode="json")
+        return {name: knobs[name] for name in now if knobs[name] != now[name] and name != "corpus"}
 
     def find(self, task: str, metric: str, against: str, shots: int) -> Score | None:
         """One comparison."""

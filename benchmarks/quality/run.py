@@ -117,8 +117,6 @@ def _collect(
     body = service.metrics(job["id"]) if job["status"] == "succeeded" else {"job": job["id"], "metrics": []}
     verdict = next(_data(events, "gate_decided"), {})
     version, commit = this_version()
-    preset = make_recipe({"preset": job["recipe"]["preset"]}).model_dump(mode="json")
-    changed = {name: value for name, value in job["recipe"].items() if preset.get(name) != value and name != "corpus"}
     error = job["error"]["message"][:200] if job["error"] else None
     return Result(
         name=run.name,
@@ -133,7 +131,6 @@ def _collect(
         seed=order.plan.seed,
         taken=taken,
         preset=job["recipe"]["preset"],
-        changed=changed,
         recipe=job["recipe"],
         attempts=job["attempt"],
         stages=tuple(_stages(job, events, watched)),

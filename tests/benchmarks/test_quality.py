@@ -146,7 +146,6 @@ def result(name: str = "finance", *, scores: Sequence[Score] = (), chosen: str |
         seed=3,
         taken={"tone": {"seeds": 8, "items": 30, "too_long": 2, "repeated": 0}},
         preset="quick",
-        changed=dict(recipe),
         recipe=knobs,
         attempts=1,
         stages=tuple(stages),
