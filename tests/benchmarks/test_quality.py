@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,12 +257,19 @@ def test_a_run_tells_what_it_takes_to_make_it_again(tmp_path: Path) -> None:
     for fact in (
         "machine: Some CPU, 2 cores",
         "selfspec 0.1.0 (abc1234), torch 2.13.0",
-        "preset quick, with learning_rate 0.0005, num_examples 77",
+        "preset quick, with num_examples 77, learning_rate 0.0005",
         "tone: 8 and 30 (2 too long)",
         "seed: 3 draws the items, 0 makes the job",
     ):
         assert fact in text
     assert ["all", "120", "2,000", ""] in cells(text, "all")
+
+
+def test_a_result_of_an_earlier_preset_tells_what_that_was(tmp_path: Path) -> None:
+    """The page said "preset grounded" of runs whose preset had other knobs, and knew nothing of knobs that came later."""
+    earlier = result(scores=[score("base", 6.0, 30.0)], epochs=9)
+    knobs = {name: value for name, value in earlier.recipe.items() if name != "response_shots"}  # quick's is 2
+    assert "preset quick, with response_shots 0, epochs 9" in page(tmp_path, replace(earlier, recipe=knobs))
 
 
 def test_what_was_forgotten_is_shown(tmp_path: Path) -> None:
