@@ -266,7 +266,7 @@ def test_a_run_tells_what_it_takes_to_make_it_again(tmp_path: Path) -> None:
 
 
 def test_a_result_of_an_earlier_preset_tells_what_that_was(tmp_path: Path) -> None:
-    """The page said "preset grounded" of runs whose preset had other knobs, and knew nothing of knobs that came later."""
+    """The page said "preset grounded" of runs whose preset had other knobs, and not what those were."""
     earlier = result(scores=[score("base", 6.0, 30.0)], epochs=9)
     knobs = {name: value for name, value in earlier.recipe.items() if name != "response_shots"}  # quick's is 2
     assert "preset quick, with response_shots 0, epochs 9" in page(tmp_path, replace(earlier, recipe=knobs))
