@@ -211,6 +211,7 @@ def test_tasks_that_the_base_cannot_answer_get_no_new_rows_in_any_round(house: H
     scores = [from_row(TaskScore, row) for row in rows_of(house, job_id, "tasks", "tasks", ROWS)]
     trusted = {score.task for score in scores if score.is_trusted}
     assert {score.task for score in scores} == {seed["task"] for seed in SEEDS}
+    assert trusted != {seed["task"] for seed in SEEDS}  # the fake knows no answers
     for name in ("instructions", "instructions-2"):
         assert {row["task"] for row in rows_of(house, job_id, name, "instructions", ROWS)} <= trusted
 
