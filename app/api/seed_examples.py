@@ -163,6 +163,7 @@ ROW: dict[str, Any] = {
         "num_tokens": 2,
         "samples": [],
         "confidence": None,
+        "merged": None,
     },
     "passages": [],
     "was": None,

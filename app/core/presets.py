@@ -26,6 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "response_shots": 5,
         "response_draws": 5,
         "validity": "strict",
+        "merge_findings": True,
         "balance": True,
         "seed_share": 0.5,
         "batch_size": 8,

@@ -122,6 +122,11 @@ class Recipe(BaseModel):
         description="strict: what an answer extracts, its numbers and its labels must be in its input or in the "
         "seeds, as far as the seeds themselves keep to that; of several answers only such are chosen from.",
     )
+    merge_findings: bool = Field(
+        False,
+        description="Of tasks whose answers list texts of their inputs (named entities, figures): instead of choosing "
+        "one of several answers, make one of what they found. What is not written in the input is left out.",
+    )
     balance: bool = Field(
         False,
         description="Of tasks whose answers are a few labels, keep the labels in the seeds' shares; of others, "
@@ -266,6 +271,10 @@ class Recipe(BaseModel):
             yield "response_temperature", "must be 0 with retrieval token: its answers are greedy"
         if self.retrieval != "none" and self.responders > 1:
             yield "responders", "must be 0 or 1 with retrieval: one writer reads the passages"
+        if self.merge_findings and self.validity == "off":
+            yield "merge_findings", "needs validity strict, by which it is known which tasks list what they find"
+        if self.merge_findings and self.retrieval != "none":
+            yield "merge_findings", "must be false with retrieval: of the passages' answers the likeliest is kept whole"
         if self.label_first and self.prompt_style != "anchored":
             yield "label_first", "needs prompt_style anchored"
         if self.task_check != "off" and self.prompt_style != "anchored":

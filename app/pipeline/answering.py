@@ -1,7 +1,8 @@
 """How a task is asked, and which of its answers is kept (paper §2; App. C: no demonstrations).
 
 Where an adapter answers, it is asked through the template it learned. Of several answers to one task, by several
-writers, behind several draws of demonstrations or sampled, the one most like the others is kept.
+writers, behind several draws of demonstrations or sampled, the one most like the others is kept, or one is made of what
+they found.
 """
 
 from __future__ import annotations
@@ -186,18 +187,28 @@ def draw_answers(
         for (candidates, own, order), completions in found:
             told = (completion for _, completion in sorted(zip(order, completions, strict=True), key=itemgetter(0)))
             yield [
-                _choose(candidate, requests, list(islice(told, len(requests))), rules)
+                _choose(candidate, requests, list(islice(told, len(requests))), recipe=recipe, rules=rules)
                 for candidate, requests in zip(candidates, own, strict=True)
             ]
 
 
 def _choose(
-    candidate: Candidate, requests: Sequence[GenerationRequest], samples: Sequence[Completion], rules: Rules
+    candidate: Candidate,
+    requests: Sequence[GenerationRequest],
+    samples: Sequence[Completion],
+    *,
+    recipe: Recipe,
+    rules: Rules,
 ) -> Answer:
     texts = [tidy(sample.text) for sample in samples]
-    usable = [rules.allows(candidate, text, sample.finish_reason) for text, sample in zip(texts, samples, strict=True)]
+    ends = [sample.finish_reason for sample in samples]
+    usable = [rules.allows(candidate, text, end) for text, end in zip(texts, ends, strict=True)]
     position, agreement = most_agreed(texts, usable)
     answer = Answer.of(samples[position], prompt=requests[position].prompt)
+    merged = rules.merge(candidate, list(zip(texts, ends, strict=True))) if recipe.merge_findings else None
+    if merged is not None:
+        output, agreement = merged
+        answer = replace(answer, merged=output)
     if len(samples) == 1:
         return answer
     others = tuple(sample.text for number, sample in enumerate(samples) if number != position)
@@ -206,7 +217,7 @@ def _choose(
 
 def judge_answer(candidate: Candidate, answer: Answer, *, recipe: Recipe, rules: Rules) -> Example | Rejection:
     """An example, or the reason why this answer is none."""
-    text = tidy(answer.text)
+    text = tidy(answer.text) if answer.merged is None else answer.merged
     checks = list(_checks(candidate, answer, text, recipe=recipe, rules=rules))
     failed = next((check for check in checks if not check.is_passed), None)
     if failed is not None:
@@ -248,9 +259,12 @@ def _samples(request: GenerationRequest, recipe: Recipe) -> Iterator[GenerationR
 
 def _checks(candidate: Candidate, answer: Answer, text: str, *, recipe: Recipe, rules: Rules) -> Iterator[Check]:
     """Every filter's verdict, named by what it would refuse."""
-    yield Check("empty_response", bool(text))
-    yield Check("truncated_response", answer.finish_reason != "length")
-    yield Check("unfinished_response", not text.endswith(":"))
+    if answer.merged is None:
+        yield Check("empty_response", bool(text))
+        yield Check("truncated_response", answer.finish_reason != "length")
+        yield Check("unfinished_response", not text.endswith(":"))
+    else:
+        yield Check("nothing_found", bool(text))
     echoed = text.casefold() in (candidate.input.casefold(), candidate.instruction.casefold())
     yield Check("echoes_prompt", not echoed)
     if answer.confidence is not None:

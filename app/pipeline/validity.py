@@ -12,21 +12,21 @@ from dataclasses import dataclass
 
 from app.core.records import Candidate, Check, Seed
 from app.core.texts import evened
-
-NOTHING = "none"  # how an extraction task says that there is nothing to extract
+from app.pipeline.agreement import most_like
+from app.pipeline.extraction import (
+    ARROW,
+    HEAD,
+    ITEM,
+    NOTHING,
+    SEGMENT,
+    Finding,
+    findings_of,
+    has_one_label,
+    merge_findings,
+)
 
 _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")  # not the 1 of a name like "Rate1"
 _MOST_LABEL_WORDS = 3  # a longer output is no label
-_SEGMENT, _HEAD, _ITEM, _ARROW = "; ", ": ", ", ", " -> "
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a structured output: ``label`` names a type or a relation, ``text`` is what was found ("" for none)."""
-
-    subject: str  # before " -> "
-    label: str  # before ": "
-    text: str  # one item of what follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class Profile:
     heads: frozenset[str] | None  # the labels allowed before ":"; None: open
     is_one_word_head: bool
     is_extractive: bool  # every text stands in the input
+    is_list: bool  # and some outputs are several texts of it
+    has_one_label: bool  # no text is found under two labels
+    most_findings: int
+    most_finding_words: int
     has_input_numbers: bool  # every number stands in the input
     most_words: int  # longest output allowed
     most_segments: int
@@ -64,6 +68,24 @@ class Rules:
         is_whole = bool(output) and finish_reason != "length"
         return is_whole and all(check.is_passed for check in self.checks(candidate, output))
 
+    def merge(self, candidate: Candidate, answers: Sequence[tuple[str, str]]) -> tuple[str, float] | None:
+        """One answer made of what several (text, finish reason) found in the input, and how much it is like them.
+
+        Of all that can be made of them, that passes for the seeds' and is most like them; "" if nothing does. None
+        where the task's seeds are no lists of texts of their inputs.
+        """
+        profile = self._profiles.get(candidate.task or "")
+        if profile is None or not profile.is_list:
+            return None
+        found = [_sound_findings(text, finish_reason, candidate, profile) for text, finish_reason in answers]
+        made, cleared = merge_findings(
+            found, candidate.input, most=profile.most_findings, has_one_label=profile.has_one_label
+        )
+        return most_like(
+            [text for text in made if not fault_of_output(text, candidate.input, candidate.instruction, profile)],
+            cleared,
+        )
+
     def checks(self, candidate: Candidate, output: str) -> Iterator[Check]:
         """The verdict on an output, named by the fault or, where there is none, "validity"."""
         profile = self._profiles.get(candidate.task or "")
@@ -76,20 +98,26 @@ def profile_of(seeds: Sequence[Seed]) -> Profile:
     """Read the profile of one task's seeds."""
     outputs = [seed.output for seed in seeds]
     full = [seed for seed in seeds if seed.output.casefold() != NOTHING]
-    is_headed = bool(full) and all(_HEAD in segment for seed in full for segment in seed.output.split(_SEGMENT))
-    heads = Counter(piece.label for seed in full for piece in pieces_of(seed.output)) if is_headed else Counter()
+    is_headed = bool(full) and all(HEAD in segment for seed in full for segment in seed.output.split(SEGMENT))
+    heads = Counter(finding.label for seed in full for finding in findings_of(seed.output)) if is_headed else Counter()
     named = seeds[0].instruction if seeds else ""
     is_closed_head = is_headed and all(head.split(" (")[0] in named for head in heads)
     words = [len(output.split()) for output in outputs]
+    found = [findings_of(seed.output) for seed in full]
+    is_extractive = not is_closed(seeds) and all(stands_in(seed.output, seed.input, is_headed) for seed in full)
     return Profile(
         labels=frozenset(output.casefold() for output in outputs) if is_closed(seeds) else None,
         is_headed=is_headed,
         heads=frozenset(heads) if is_closed_head else None,
         is_one_word_head=is_headed and all(" " not in head for head in heads),
-        is_extractive=not is_closed(seeds) and all(stands_in(seed.output, seed.input, is_headed) for seed in full),
+        is_extractive=is_extractive,
+        is_list=is_extractive and any(_is_list(seed) for seed in full),
+        has_one_label=all(map(has_one_label, found)),
+        most_findings=_generous(max(map(len, found), default=0)),
+        most_finding_words=_generous(max((len(one.text.split()) for own in found for one in own), default=0)),
         has_input_numbers=all(numbers_stand_in(seed.output, seed.input) for seed in full),
-        most_words=max(3, round(1.5 * max(words))),
-        most_segments=max(2, max(len(output.split(_SEGMENT)) for output in outputs) + 1),
+        most_words=max(3, _generous(max(words))),
+        most_segments=max(2, max(len(output.split(SEGMENT)) for output in outputs) + 1),
         fewest_input_words=max(3, min(len(seed.input.split()) for seed in seeds) // 2),
         most_input_words=2 * max(len(seed.input.split()) for seed in seeds),
     )
@@ -99,7 +127,7 @@ def is_closed(seeds: Sequence[Seed]) -> bool:
     """Whether a task's answers are few short labels: at most half as many labels as seeds, of three words at most."""
     labels = {seed.output for seed in seeds}
     is_short = all(len(label.split()) <= _MOST_LABEL_WORDS for label in labels)
-    return is_short and 2 * len(labels) <= len(seeds) and not any(_HEAD in label for label in labels)
+    return is_short and 2 * len(labels) <= len(seeds) and not any(HEAD in label for label in labels)
 
 
 def fault_of_input(text: str, profile: Profile) -> str | None:
@@ -114,21 +142,16 @@ def fault_of_output(output: str, input: str, instruction: str, profile: Profile)
     """Why an output is none that the task's seeds could have, or None."""
     if profile.labels is not None:
         return None if output.casefold() in profile.labels else "unknown_label"
-    if len(output.split()) > profile.most_words or len(output.split(_SEGMENT)) > profile.most_segments:
+    if len(output.split()) > profile.most_words or len(output.split(SEGMENT)) > profile.most_segments:
         return "output_length"
     if output.casefold() == NOTHING:
         return None if NOTHING in instruction.casefold() else "empty_answer"
-    if profile.is_headed and not all(_HEAD in segment for segment in output.split(_SEGMENT)):
+    if profile.is_headed and not all(HEAD in segment for segment in output.split(SEGMENT)):
         return "other_form"
-    pieces = pieces_of(output)
-    if profile.is_headed:
-        if profile.is_one_word_head and any(" " in piece.label for piece in pieces):
-            return "other_form"
-        if profile.heads is not None and any(
-            piece.label not in profile.heads and piece.label not in instruction for piece in pieces
-        ):
-            return "unknown_label"
-    if len(set(pieces)) < len(pieces) or (len(pieces) == 1 and repeats(output.casefold().split())):
+    findings = findings_of(output)
+    if fault := next(filter(None, (_fault_of_label(one.label, instruction, profile) for one in findings)), None):
+        return fault
+    if len(set(findings)) < len(findings) or (len(findings) == 1 and repeats(output.casefold().split())):
         return "repeated_piece"
     if profile.is_extractive and not stands_in(output, input, profile.is_headed):
         return "not_in_input"
@@ -137,26 +160,53 @@ def fault_of_output(output: str, input: str, instruction: str, profile: Profile)
     return None
 
 
-def pieces_of(output: str) -> list[Piece]:
-    """``A: x, y; S -> B: z`` as pieces (A, x), (A, y), (S, B, z). Commas part items only where no subject does."""
-    pieces = []
-    for segment in output.split(_SEGMENT):
-        head, mark, tail = segment.partition(_HEAD)
-        subject, arrow, label = head.rpartition(_ARROW) if mark else ("", "", "")
-        items = [tail] if arrow else (tail if mark else segment).split(_ITEM)
-        pieces += [Piece(subject.strip(), label.strip(), item.strip()) for item in items]
-    return pieces
+def _fault_of_label(label: str, instruction: str, profile: Profile) -> str | None:
+    if not profile.is_headed:
+        return None
+    if not label or (profile.is_one_word_head and " " in label):
+        return "other_form"
+    is_known = profile.heads is None or label in profile.heads or label in instruction
+    return None if is_known else "unknown_label"
+
+
+def _sound_findings(text: str, finish_reason: str, candidate: Candidate, profile: Profile) -> list[Finding] | None:
+    """What an answer found as the task's seeds do; None: it says that there is nothing. A cut end is left out."""
+    line = text.partition("\n")[0]
+    if line.casefold() == NOTHING:
+        return None
+    findings = findings_of(line)
+    if finish_reason == "length" and line == text:
+        findings.pop()
+    return [
+        finding
+        for finding in findings
+        if _fault_of_label(finding.label, candidate.instruction, profile) is None
+        and len(finding.text.split()) <= profile.most_finding_words
+        and not (profile.has_input_numbers and not numbers_stand_in(finding.text, candidate.input))
+    ]
+
+
+def _is_list(seed: Seed) -> bool:
+    """Whether an extraction's output is several texts, and no single one that holds a comma."""
+    segments, plain = seed.output.split(SEGMENT), evened(seed.input)
+    tails = [segment.rpartition(HEAD)[2] for segment in segments]
+    return len(segments) > 1 or any(evened(tail) not in plain for tail in tails)
+
+
+def _generous(most: int) -> int:
+    """What is allowed where the seeds have so much at most."""
+    return round(1.5 * most)
 
 
 def stands_in(output: str, input: str, is_headed: bool) -> bool:
     """True if all that the output says to have found stands in the input, letter case and spacing aside."""
     plain = evened(input)
-    segments = output.split(_SEGMENT)
+    segments = output.split(SEGMENT)
     for segment in segments:
-        head, _, tail = segment.partition(_HEAD) if is_headed else ("", "", segment)
-        subject = head.rpartition(_ARROW)[0]
+        head, _, tail = segment.partition(HEAD) if is_headed else ("", "", segment)
+        subject = head.rpartition(ARROW)[0]
         whole = evened(tail) in plain  # a mention may hold a comma
-        if not whole and not all(evened(item) in plain for item in tail.split(_ITEM)):
+        if not whole and not all(evened(item) in plain for item in tail.split(ITEM)):
             return False
         if subject and evened(subject) not in plain:
             return False

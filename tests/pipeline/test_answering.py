@@ -107,6 +107,34 @@ def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
     assert len({request.seed for request in sent}) == 4
 
 
+def test_of_an_extraction_one_answer_is_made_and_all_that_were_given_are_kept() -> None:
+    class Reader(Recorder):
+        texts = iter(["Rhine Ltd, Rhine Ltd, Rhi", "Alder Bank, Oslo", "Rhine Ltd, Alder Bank"])
+
+        def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
+            done = super().generate(requests, **options)
+            return [replace(each, text=next(self.texts), finish_reason="length") for each in done]
+
+    shown = [seed(n, task="firms", input=f"{n} and Co owes {n} Bank.", output=f"{n} and Co, {n} Bank") for n in (1, 2)]
+    item = candidate(task="firms", input="Rhine Ltd owes Alder Bank.")
+    knobs = recipe(response_samples=3, validity="strict", merge_findings=True)
+    rules = Rules(shown, is_strict=True)
+    requests = request_answers(item, seeds=shown, recipe=knobs, **ABOUT)
+    [[answer]] = draw_answers([([item], [requests])], recipe=knobs, rules=rules, generator=Reader())
+    assert answer.merged == "Rhine Ltd, Alder Bank"
+    assert {answer.text, *answer.samples} == {"Rhine Ltd, Rhine Ltd, Rhi", "Alder Bank, Oslo", "Rhine Ltd, Alder Bank"}
+    example = judge_answer(item, answer, recipe=knobs, rules=rules)
+    assert isinstance(example, Example)
+    assert example.output == "Rhine Ltd, Alder Bank"
+
+
+def test_an_extraction_that_found_nothing_that_is_there_is_refused_with_what_was_said() -> None:
+    answer = Answer("Lima Bank", "stop", 3, "base", samples=("Oslo",), confidence=0.0, merged="")
+    refused = judge_answer(candidate(), answer, recipe=recipe(), rules=Rules([], is_strict=False))
+    assert isinstance(refused, Rejection)
+    assert (refused.reason, refused.text) == ("nothing_found", "Lima Bank")
+
+
 def test_draws_of_demonstrations_are_a_tasks_and_each_is_answered() -> None:
     """So that the engine reads each once, however many new tasks are answered behind it."""
     knobs = recipe(response_shots=3, response_draws=4)

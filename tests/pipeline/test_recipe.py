@@ -40,6 +40,12 @@ def problems(**knobs: Any) -> dict[str, str]:
         ({"retrieval": "token", "corpus": "c", "response_temperature": 1}, "response_temperature", "must be 0"),
         ({"language": "Englisch"}, "language", "did you mean 'English'"),
         ({"weigh_by_agreement": True}, "weigh_by_agreement", "responders"),
+        ({"merge_findings": True}, "merge_findings", "validity strict"),
+        (
+            {"merge_findings": True, "validity": "strict", "retrieval": "sequence", "corpus": "c1"},
+            "merge_findings",
+            "must be false",
+        ),
         ({"label_first": True}, "label_first", "anchored"),
         ({"task_check": "leave_one_out"}, "task_check", "anchored"),
         (

@@ -63,6 +63,10 @@ class AnswerBody(BaseModel):
     num_tokens: int
     samples: list[str] = Field(description="Other answers to the same prompt, where several were drawn.")
     confidence: float | None = Field(description="How far they agree, 0 to 1.")
+    merged: str | None = Field(
+        description="What the row says instead, made of what the text and the samples found in the input; null: the "
+        "text itself."
+    )
 
 
 class RowLineageBody(BaseModel):
