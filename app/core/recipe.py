@@ -54,7 +54,7 @@ class Recipe(BaseModel):
         ge=1,
         description="Shortest instruction of a list and text of an anchored prompt, words; less if its seeds are.",
     )
-    max_words: int = Field(150, ge=10, description="Longest instruction or input, words.")
+    max_words: int = Field(150, ge=10, description="Longest instruction or input, words; more where seeds have more.")
     language: str = Field(
         "English", min_length=2, max_length=40, description="What the new tasks are written in; other text is refused."
     )

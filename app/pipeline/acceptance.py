@@ -60,7 +60,9 @@ class Acceptance:
         """What a reply holds, judged, in its order; nothing more once there is enough."""
         self.num_read += not self.is_full
         shown = [self._by_id[seed_id] for seed_id in reply.seed_ids]
-        items: Iterable[Item] = read_list(reply) if reply.task is None else [read_anchored(reply, shown)]
+        items: Iterable[Item] = read_list(reply)
+        if reply.task is not None:
+            items = [read_anchored(reply, shown, may_cut=self._rules.lists_findings(reply.task))]
         results: list[Candidate | Rejection] = []
         for item in items:
             if self.is_full:
@@ -85,9 +87,9 @@ class Acceptance:
     def _checks(self, item: Item, task: str | None, shown: Sequence[Seed], written: Sequence[str]) -> Iterator[Check]:
         """Every filter's verdict, named by what it would refuse. ``written``: what the generator wrote of the item."""
         yield Check("no_input", bool(item.input) or not all(seed.input for seed in shown))
-        num_words, fewest = len(written[0].split()), self._fewest_words(shown, written)
+        fewest, limit = self._limits(shown, written)
+        num_words, most_words = len(written[0].split()), max(len(text.split()) for text in written)
         yield Check("too_short", num_words >= fewest, num_words, f"at least {fewest} words")
-        most_words, limit = max(len(text.split()) for text in written), self._recipe.max_words
         yield Check("too_long", most_words <= limit, most_words, f"at most {limit} words")
         left_open = _first_placeholder(written)
         is_usual = left_open is None or _first_placeholder(varying_texts(shown)) is not None  # anonymised texts
@@ -112,10 +114,12 @@ class Acceptance:
         code, probability = other
         return Check("wrong_language", False, round(probability, 4), f"{code}, not {self._recipe.language}")
 
-    def _fewest_words(self, shown: Sequence[Seed], written: Sequence[str]) -> int:
-        """The recipe's limit, or fewer where the seeds that were shown have fewer."""
+    def _limits(self, shown: Sequence[Seed], written: Sequence[str]) -> tuple[int, int]:
+        """The fewest and the most words: the recipe's, or what the seeds that were shown have beyond those."""
         texts = varying_texts(shown) if len(written) == 1 else [seed.instruction for seed in shown]
-        return min(self._recipe.min_words, *(len(text.split()) for text in texts))
+        longest = max(len(text.split()) for seed in shown for text in (seed.instruction, seed.input))
+        fewest = min(self._recipe.min_words, *(len(text.split()) for text in texts))
+        return fewest, max(self._recipe.max_words, longest)
 
 
 def _closed_tasks(seeds: Sequence[Seed]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from app.core.records import Reply, Seed
 from app.pipeline.prompts import NO_INPUT, heading, label_of
 
 _INSTRUCTION = re.compile(r"^(\d+)\. Instruction:", re.MULTILINE)
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
 _MARKER = re.compile(r"^\d+\. (?:Instruction|Input|Output|Response|Answer):", re.MULTILINE)
 
 
@@ -48,16 +49,21 @@ def read_list(reply: Reply) -> Iterator[Item]:
         last = max(last, number)
 
 
-def read_anchored(reply: Reply, seeds: Sequence[Seed]) -> Item:
-    """The one new text of an anchored prompt that showed ``seeds``: an input, or an instruction if they have none."""
-    text = _lines(reply.text).strip()
+def read_anchored(reply: Reply, seeds: Sequence[Seed], *, may_cut: bool = False) -> Item:
+    """The one new text of an anchored prompt that showed ``seeds``: an input, or an instruction if they have none.
+
+    ``may_cut``: an input at which the token limit fell ends with its last whole sentence.
+    """
+    text = raw = _lines(reply.text).strip()
     if reply.finish_reason == "length":
-        return Item(0, text, fault="truncated")
+        text = _whole_sentences(raw) if may_cut and seeds[0].input else ""
+        if not text:
+            return Item(0, raw, fault="truncated")
     if heading(label_of(seeds)).search(text):
-        return Item(0, text, fault="several_texts")
+        return Item(0, raw, fault="several_texts")
     if seeds[0].input:
-        return Item(0, text, instruction=seeds[0].instruction, input=text)
-    return Item(0, text, instruction=_one_line(text))
+        return Item(0, raw, instruction=seeds[0].instruction, input=text)
+    return Item(0, raw, instruction=_one_line(text))
 
 
 def _list_item(position: int, block: str, number: int) -> Item:
@@ -68,6 +74,10 @@ def _list_item(position: int, block: str, number: int) -> Item:
         return Item(position, block, fault="stray_marker")
     input = input.strip()
     return Item(position, block, _one_line(instruction), "" if input.casefold() == NO_INPUT else input)
+
+
+def _whole_sentences(text: str) -> str:
+    return text[: max((end.end() for end in _SENTENCE_END.finditer(text)), default=0)]
 
 
 def _one_line(text: str) -> str:

@@ -63,6 +63,11 @@ class Rules:
         profile = self._profiles.get(task or "")
         return None if profile is None else fault_of_input(text, profile)
 
+    def lists_findings(self, task: str | None) -> bool:
+        """Whether the task's answers are lists of texts of their inputs: of a part of an input they are so, too."""
+        profile = self._profiles.get(task or "")
+        return profile is not None and profile.is_list
+
     def allows(self, candidate: Candidate, output: str, finish_reason: str) -> bool:
         """Whether an output could be learned from: whole, and as the task's seeds are."""
         is_whole = bool(output) and finish_reason != "length"

@@ -106,6 +106,27 @@ def test_no_rule_is_stricter_than_the_seeds() -> None:
     assert anchored_fault("MSFT", [seed(input="AAPL"), seed(input="The firm of Cupertino")]) is None
     assert anchored_fault("Call [name] today", [seed(input="[NAME] was seen in May")]) is None
     assert list_fault("Island?", INPUT, shown=[Seed("t", "Why?", "x y", "o")]) is None
+    long = " ".join(f"word{number}" for number in range(190))
+    assert anchored_fault(f"{INPUT} {long}", [seed(input=" ".join("abc" for _ in range(200)))]) is None
+    assert (
+        list_fault("Which island?", f"{INPUT} {long}", shown=[seed(input=" ".join("abc" for _ in range(200)))]) is None
+    )
+
+
+def test_the_text_of_an_extraction_may_be_cut_to_whole_sentences() -> None:
+    """What a part of a text holds is still there to be found; a question at the end of another would be lost."""
+    firms = [
+        Seed("firms", "List the firms.", f"{name} Ltd owes {name} Bank since May. No one else was asked.", output)
+        for name, output in (("Acorn", "Acorn Ltd, Acorn Bank"), ("Birch", "Birch Ltd, Birch Bank"))
+    ]
+    written = "The Pine Works were sold to Quince Ltd. in spring. A year later Rowan Bank fore"
+    cut = reply(written, shown=firms, task="firms", finish_reason="length")
+    [kept] = accept([cut], firms, prompt_style="anchored", validity="strict").accepted
+    assert kept.input == "The Pine Works were sold to Quince Ltd. in spring."
+    assert [each.reason for each in accept([cut], firms, prompt_style="anchored").rejected] == ["truncated"]
+    other = reply(written, shown=seeds(2), task="tone", finish_reason="length")
+    refused = accept([other], seeds(2), prompt_style="anchored", validity="strict").rejected
+    assert [(each.reason, each.text) for each in refused] == [("truncated", written)]
 
 
 def test_anchored_seeds_without_input_give_instructions_without_input() -> None:

@@ -129,6 +129,21 @@ def test_an_anchored_reply_that_was_cut_off_is_not_kept() -> None:
     assert anchored("Bob Ltd fe", seed(), finish_reason="length").fault == "truncated"
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Bob Ltd fell. By 18.5 per", "Bob Ltd fell."),
+        ('"Is it so?" they asked. (It is.)\nNo', '"Is it so?" they asked. (It is.)'),
+        ("Bob Ltd fell by 18.", ""),  # whatever would have come next
+        ("Bob Ltd fe", ""),
+    ],
+)
+def test_an_input_may_be_cut_where_a_sentence_ends(text: str, kept: str) -> None:
+    item = read_anchored(reply(text, shown=[seed()], task="tone", finish_reason="length"), [seed()], may_cut=True)
+    assert (item.input, item.text) == (kept, text)
+    assert item.fault == (None if kept else "truncated")
+
+
 def test_seeds_without_input_get_new_instructions() -> None:
     item = anchored("What is\na share?", seed(1, input=""))
     assert (item.instruction, item.input, item.fault) == ("What is a share?", "", None)
