@@ -109,7 +109,8 @@ def test_no_rule_is_stricter_than_the_seeds() -> None:
     long = " ".join(f"word{number}" for number in range(190))
     assert anchored_fault(f"{INPUT} {long}", [seed(input=" ".join("abc" for _ in range(200)))]) is None
     assert (
-        list_fault("Which island?", f"{INPUT} {long}", shown=[seed(input=" ".join("abc" for _ in range(200)))]) is None
+        list_fault("Which island is it?", f"{INPUT} {long}", shown=[seed(input=" ".join("abc" for _ in range(200)))])
+        is None
     )
 
 
