@@ -52,16 +52,19 @@ def read_list(reply: Reply) -> Iterator[Item]:
 def read_anchored(reply: Reply, seeds: Sequence[Seed], *, may_cut: bool = False) -> Item:
     """The one new text of an anchored prompt that showed ``seeds``: an input, or an instruction if they have none.
 
-    ``may_cut``: an input at which the token limit fell ends with its last whole sentence.
+    ``may_cut``: of an input only the beginning is taken, up to where the token limit cut a sentence off, or where it
+    begins to repeat itself.
     """
-    text = raw = _lines(reply.text).strip()
-    if reply.finish_reason == "length":
-        text = _whole_sentences(raw) if may_cut and seeds[0].input else ""
-        if not text:
-            return Item(0, raw, fault="truncated")
+    raw = _lines(reply.text).strip()
+    is_cut, has_input = reply.finish_reason == "length", bool(seeds[0].input)
+    text = _sound_beginning(raw, is_cut=is_cut) if may_cut and has_input else raw
+    if not text and raw:
+        return Item(0, raw, fault="truncated" if is_cut else "input_repeats")
+    if is_cut and text == raw:
+        return Item(0, raw, fault="truncated")
     if heading(label_of(seeds)).search(text):
         return Item(0, raw, fault="several_texts")
-    if seeds[0].input:
+    if has_input:
         return Item(0, raw, instruction=seeds[0].instruction, input=text)
     return Item(0, raw, instruction=_one_line(text))
 
@@ -76,8 +79,19 @@ def _list_item(position: int, block: str, number: int) -> Item:
     return Item(position, block, _one_line(instruction), "" if input.casefold() == NO_INPUT else input)
 
 
-def _whole_sentences(text: str) -> str:
-    return text[: max((end.end() for end in _SENTENCE_END.finditer(text)), default=0)]
+def _sound_beginning(text: str, *, is_cut: bool) -> str:
+    """Whole sentences, up to the first that mostly says again, three words in a row, what was said before."""
+    ends = [end.end() for end in _SENTENCE_END.finditer(text)] + ([] if is_cut else [len(text)])
+    said, begin = set[tuple[str, ...]](), 0
+    for end in ends:
+        words = text[begin:end].casefold().split()
+        runs = [tuple(words[at : at + 3]) for at in range(len(words) - 2)]
+        new = set(runs) - said
+        if 2 * len(new) < len(runs):
+            break
+        said |= new
+        begin = end
+    return text[:begin]
 
 
 def _one_line(text: str) -> str:

@@ -144,6 +144,23 @@ def test_an_input_may_be_cut_where_a_sentence_ends(text: str, kept: str) -> None
     assert item.fault == (None if kept else "truncated")
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Bob Ltd fell. Ann Ltd rose. Bob Ltd fell. Ann Ltd rose. Bob", "Bob Ltd fell. Ann Ltd rose."),
+        ("It fell by a third in May. It fell by a third in June.", "It fell by a third in May."),
+        ("It fell by a third in May. It fell by a half, and in June by more.", None),
+        ("Up. Down. Up. Down.", None),  # too short to say
+        ("so it goes on and on and so it goes on and on and so it goes on and on and so on", ""),
+    ],
+)
+def test_an_input_may_be_cut_where_it_begins_to_repeat_itself(text: str, kept: str | None) -> None:
+    whole = reply(text, shown=[seed()], task="tone")
+    item = read_anchored(whole, [seed()], may_cut=True)
+    assert (item.input, item.fault) == (text if kept is None else kept, "input_repeats" if kept == "" else None)
+    assert read_anchored(whole, [seed()]).input == text
+
+
 def test_seeds_without_input_get_new_instructions() -> None:
     item = anchored("What is\na share?", seed(1, input=""))
     assert (item.instruction, item.input, item.fault) == ("What is a share?", "", None)
