@@ -67,6 +67,7 @@ def carry_out(service: Service, run: Run, order: Order) -> Result:
         if job["status"] not in ("failed", "cancelled") or not order.is_retrying:
             break
     order.tell(f"{run.name}: job {job['id']} {job['status']}")
+    service.attend_to(job["id"])
     watch = Watch(order.folder / "seconds.json", job["id"], clock=time.monotonic)
     try:
         job = _follow(service, run, job, order, watch)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from benchmarks.serving.processes import ServerFailed, free_port, running, wait_
 
 ANSWER_SECONDS = 600.0  # a corpus is read and indexed while its caller waits
 EVENTS_A_PAGE = 1000
+JOBS_A_PAGE = 100
 ATTEMPTS = 5
 
 
@@ -58,6 +59,16 @@ class Service:
         """How it stands."""
         answer: dict[str, Any] = self._call("GET", f"/jobs/{job_id}")
         return answer
+
+    def attend_to(self, job_id: str) -> None:
+        """Let this job go on alone: others that calls with other choices left are paused, as this one may have been."""
+        for status in ("queued", "running"):
+            for job in self._call("GET", "/jobs", params={"status": status, "limit": JOBS_A_PAGE})["data"]:
+                is_paused = job["waits_for"] == "resume"
+                if (job["id"] == job_id) != is_paused:
+                    continue
+                with suppress(Refused):  # it has just ended
+                    self._call("POST", f"/jobs/{job['id']}/{'resume' if is_paused else 'pause'}")
 
     def metrics(self, job_id: str) -> dict[str, Any]:
         """Figures of a job that has succeeded."""

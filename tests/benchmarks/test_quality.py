@@ -9,14 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 from app.core.presets import make_recipe
 from app.core.records import Line
+from app.processes import Program
 from benchmarks.quality import report
 from benchmarks.quality.data import Sets, draw_sets
 from benchmarks.quality.plan import FOLDER, Plan, PlanError, read_plan
 from benchmarks.quality.results import Machine, Result, Score, StageFigures, load, merge, numbers_of, save
+from benchmarks.quality.service import Service
 from benchmarks.quality.tables import LINES
 from benchmarks.quality.watch import Watch
 
@@ -308,3 +312,27 @@ def test_the_time_of_a_stage_leaves_out_the_pause_between_two_calls(tmp_path: Pa
 
 def test_every_line_of_an_evaluation_has_its_words() -> None:
     assert set(LINES) == set(Line)
+
+
+def test_what_calls_with_other_choices_left_waits(tmp_path: Path) -> None:
+    """A job of an earlier recipe was finished first, for an hour, before the one that was asked for began."""
+    jobs = [
+        ("other", "running", None),
+        ("ours", "queued", "resume"),
+        ("paused", "queued", "resume"),
+        ("old", "queued", None),
+    ]
+    done: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            done.append(request.url.path)
+            return httpx.Response(200, json={})
+        status = request.url.params["status"]
+        found = [{"id": id, "waits_for": waits} for id, stands, waits in jobs if stands == status]
+        return httpx.Response(200, json={"data": found, "next": None})
+
+    http = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://service")
+    program = Program("api", ("true",), tmp_path / "api.log")
+    Service(http, psutil.Process(), program).attend_to("ours")
+    assert sorted(done) == ["/jobs/old/pause", "/jobs/other/pause", "/jobs/ours/resume"]
