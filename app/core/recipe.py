@@ -130,7 +130,7 @@ class Recipe(BaseModel):
     balance: bool = Field(
         False,
         description="Of tasks whose answers are a few labels, keep the labels in the seeds' shares; of others, "
-        "no more answers that occur twice among the seeds (such as none) than their share.",
+        "let no answer that several inputs have (such as none) be more usual than it, or any one, is among the seeds.",
     )
 
     # Retrieval for responses (App. D, Table 2)

@@ -52,8 +52,11 @@ def _label_quotas(seeds: Sequence[Seed], written: Counter[str]) -> dict[str, int
 
 
 def _usual_quotas(seeds: Sequence[Seed], written: Counter[str]) -> dict[str, int]:
-    """Answers that several seeds share (such as "None"): their share of the seeds, reckoned on all other rows."""
+    """Answers that several inputs have (such as "None"): their share of the seeds, one seed's at least, reckoned on all
+    other rows."""
     counts = Counter(evened(seed.output) for seed in seeds)
-    usual = {answer: count for answer, count in counts.items() if count > 1}
-    others = sum(number for answer, number in written.items() if answer not in usual)
-    return {answer: max(1, round(others * count / len(seeds))) for answer, count in usual.items()}
+    return {
+        answer: max(1, round((written.total() - number) * max(1, counts[answer]) / len(seeds)))
+        for answer, number in written.items()
+        if number > 1
+    }

@@ -32,5 +32,13 @@ def test_usual_answers_of_an_open_task_keep_their_share() -> None:
     assert kept(rows, NAMES).count("none") == 4
 
 
+def test_an_answer_that_no_seed_repeats_is_not_learned_from_every_other_row() -> None:
+    """Of 49 rows of entities 21 said "Cancer: cancer", which none of the five seeds did."""
+    rows = [replace(ROW, task="names", output=f"Name {n}") for n in range(28)]
+    rows += [replace(ROW, task="names", output="Ann")] * 21 + [replace(ROW, task="names", output="Eve")] * 21
+    answers = kept(rows, NAMES)
+    assert (len(answers), answers.count("Ann"), answers.count("Eve")) == (28 + 12 + 12, 12, 12)
+
+
 def test_new_tasks_have_no_quota() -> None:
     assert len(kept([replace(ROW, task=None)] * 9, TONE)) == 9
