@@ -130,7 +130,7 @@ class Recipe(BaseModel):
     balance: bool = Field(
         False,
         description="Of tasks whose answers are a few labels, keep the labels in the seeds' shares; of others, "
-        "let no answer that several inputs have (such as none) be more usual than it, or any one, is among the seeds.",
+        "answers that several inputs have (such as none) in theirs, or in that of one seed where no seed has them.",
     )
 
     # Retrieval for responses (App. D, Table 2)

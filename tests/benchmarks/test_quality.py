@@ -315,7 +315,7 @@ def test_every_line_of_an_evaluation_has_its_words() -> None:
 
 
 def test_what_calls_with_other_choices_left_waits(tmp_path: Path) -> None:
-    """A job of an earlier recipe was finished first, for an hour, before the one that was asked for began."""
+    """A job of an earlier recipe was worked on first, unseen, and the one that was asked for stood in the queue."""
     jobs = [
         ("other", "running", None),
         ("ours", "queued", "resume"),
