@@ -72,7 +72,14 @@ REPORT: dict[str, Any] = {
             "labels": [],
         }
     ],
-    "lengths": {"median": 66, "longest": 68, "max_length": 512, "context": 8192, "longest_prompt": 214},
+    "lengths": {
+        "median": 66,
+        "longest": 68,
+        "max_length": 512,
+        "context": 8192,
+        "longest_prompt": 214,
+        "cut_texts": {},
+    },
     "findings": [
         {
             "severity": "note",

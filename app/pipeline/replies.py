@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from app.core.records import Reply, Seed
 from app.pipeline.prompts import NO_INPUT, heading, label_of
+from app.pipeline.validity import repeats
 
 _INSTRUCTION = re.compile(r"^(\d+)\. Instruction:", re.MULTILINE)
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
@@ -80,14 +81,15 @@ def _list_item(position: int, block: str, number: int) -> Item:
 
 
 def _sound_beginning(text: str, *, is_cut: bool) -> str:
-    """Whole sentences, up to the first that mostly says again, three words in a row, what was said before."""
+    """Whole sentences, up to the first that mostly says again, three words in a row, what was said before, or with
+    which the text goes round in circles."""
     ends = [end.end() for end in _SENTENCE_END.finditer(text)] + ([] if is_cut else [len(text)])
     said, begin = set[tuple[str, ...]](), 0
     for end in ends:
         words = text[begin:end].casefold().split()
         runs = [tuple(words[at : at + 3]) for at in range(len(words) - 2)]
         new = set(runs) - said
-        if 2 * len(new) < len(runs):
+        if 2 * len(new) < len(runs) or repeats(text[:end].casefold().split()):
             break
         said |= new
         begin = end

@@ -27,6 +27,7 @@ from app.pipeline.extraction import (
 
 _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")  # not the 1 of a name like "Rate1"
 _MOST_LABEL_WORDS = 3  # a longer output is no label
+_PART_OF_LIST = 4  # of the shortest seed's input so much is enough where answers list texts of it: less has less to list
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +111,23 @@ def profile_of(seeds: Sequence[Seed]) -> Profile:
     words = [len(output.split()) for output in outputs]
     found = [findings_of(seed.output) for seed in full]
     is_extractive = not is_closed(seeds) and all(stands_in(seed.output, seed.input, is_headed) for seed in full)
+    is_list = is_extractive and any(map(_is_list, full))
+    input_words = [len(seed.input.split()) for seed in seeds]
     return Profile(
         labels=frozenset(output.casefold() for output in outputs) if is_closed(seeds) else None,
         is_headed=is_headed,
         heads=frozenset(heads) if is_closed_head else None,
         is_one_word_head=is_headed and all(" " not in head for head in heads),
         is_extractive=is_extractive,
-        is_list=is_extractive and any(_is_list(seed) for seed in full),
+        is_list=is_list,
         has_one_label=all(map(has_one_label, found)),
         most_findings=_generous(max(map(len, found), default=0)),
         most_finding_words=_generous(max((len(one.text.split()) for own in found for one in own), default=0)),
         has_input_numbers=all(numbers_stand_in(seed.output, seed.input) for seed in full),
         most_words=max(3, _generous(max(words))),
         most_segments=max(2, max(len(output.split(SEGMENT)) for output in outputs) + 1),
-        fewest_input_words=max(3, min(len(seed.input.split()) for seed in seeds) // 2),
-        most_input_words=2 * max(len(seed.input.split()) for seed in seeds),
+        fewest_input_words=max(3, min(input_words) // (_PART_OF_LIST if is_list else 2)),
+        most_input_words=2 * max(input_words),
     )
 
 

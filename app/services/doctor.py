@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from statistics import median
 
@@ -10,7 +11,9 @@ from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.core.records import Seed
 from app.pipeline.instructions import prompt_at
+from app.pipeline.prompts import varying_texts
 from app.pipeline.template import ALPACA
+from app.pipeline.validity import Rules
 from app.services.request_checks import RawRequest, ReadRequest, RequestChecker
 from app.services.seed_checks import in_order
 from app.services.seed_findings import count_tasks, find_all
@@ -80,7 +83,7 @@ def _lengths(read: ReadRequest, engine: Engine) -> Lengths:
     try:
         counted = [engine.count(text) + 1 for text in sample]  # the end-of-sequence token
         longest = [engine.count(text) + 1 for text in texts[-20:]]
-        prompt = _longest_prompt(read, engine)
+        prompt, cut = _longest_prompt(read, engine), _cut_texts(read, engine)
     except NotReady:
         return Lengths(None, None, read.recipe.max_length, context)
     return Lengths(
@@ -89,6 +92,7 @@ def _lengths(read: ReadRequest, engine: Engine) -> Lengths:
         max_length=read.recipe.max_length,
         context=context,
         longest_prompt=prompt,
+        cut_texts=cut,
     )
 
 
@@ -100,6 +104,23 @@ def _longest_prompt(read: ReadRequest, engine: Engine) -> int | None:
     once = recipe.model_copy(update={"replies_per_prompt": 1})
     prompts = [prompt_at(at, seeds, recipe=once, domain=read.domain).prompt for at in range(_PROMPTS_COUNTED)]
     return max(engine.count(prompt) for prompt in prompts) + recipe.instruction_max_new_tokens
+
+
+def _cut_texts(read: ReadRequest, engine: Engine) -> dict[str, int]:
+    """Of anchored prompts: the tasks whose new texts are likely to end at the recipe's limit, with the median of the
+    seeds' texts in tokens. Where the beginning of a text is enough, that is taken."""
+    recipe, tasks = read.recipe, defaultdict[str, list[Seed]](list)
+    if recipe.prompt_style != "anchored" or read.split is None:
+        return {}
+    for seed in read.split.training:
+        tasks[seed.task].append(seed)
+    rules = Rules(read.split.training, is_strict=recipe.validity == "strict")
+    medians = {
+        task: round(median(engine.count(text) for text in varying_texts(own[:_COUNTED])))
+        for task, own in sorted(tasks.items())
+        if not rules.lists_findings(task)
+    }
+    return {task: tokens for task, tokens in medians.items() if tokens >= recipe.instruction_max_new_tokens}
 
 
 def _of_trial(recipe: Recipe, trial: Trial) -> tuple[Finding, ...]:

@@ -229,6 +229,11 @@ def _too_long(read: ReadRequest, lengths: Lengths) -> Iterator[Finding]:
         told = f"prompts of the job take up to {prompt:,} tokens with their answers; the base reads {context:,}"
         remedy = "such prompts show fewer seeds; lower seeds_per_prompt or instruction_max_new_tokens to say which"
         yield Finding(Severity.WARNING, "long_prompts", told, remedy, "seeds")
+    for task, tokens in lengths.cut_texts.items():
+        limit = read.recipe.instruction_max_new_tokens
+        told = f"task {task!r}: half of its texts have {tokens:,} tokens or more; new ones are cut off at {limit:,}"
+        remedy = f"raise instruction_max_new_tokens above {tokens:,}; what is cut off is thrown away"
+        yield Finding(Severity.WARNING, "texts_cut_off", told, remedy, "seeds", task)
 
 
 def _notes(read: ReadRequest) -> Iterator[Finding]:

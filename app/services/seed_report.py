@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.core.errors import Problem
@@ -64,6 +65,7 @@ class Lengths:
     max_length: int
     context: int | None
     longest_prompt: int | None = None  # of the first prompts that the job would send, the answer's room included
+    cut_texts: Mapping[str, int] = field(default_factory=dict)  # median of each task whose new texts would be cut off
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,10 @@ def test_an_input_may_be_cut_where_a_sentence_ends(text: str, kept: str) -> None
         ("It fell by a third in May. It fell by a third in June.", "It fell by a third in May."),
         ("It fell by a third in May. It fell by a half, and in June by more.", None),
         ("Up. Down. Up. Down.", None),  # too short to say
+        (
+            "Ann said that it rose. Bob said that it fell. Cid said that it stood. Dan said that it went.",
+            "Ann said that it rose. Bob said that it fell. Cid said that it stood.",
+        ),
         ("so it goes on and on and so it goes on and on and so it goes on and on and so on", ""),
     ],
 )

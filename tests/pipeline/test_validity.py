@@ -74,6 +74,15 @@ def test_inputs_are_about_as_long_as_the_seeds_and_do_not_go_round_in_circles() 
     )
 
 
+def test_a_part_of_a_text_is_enough_where_answers_list_texts_of_it() -> None:
+    text = "Ann met Bob. " + "It was a long day in town. " * 4
+    names = [Seed("names", "Name all.", text + f"Guest {n} came.", f"Ann, Bob, Guest {n}") for n in range(3)]
+    whole = [Seed("moral", "What is learned?", seed.input, "That days are long.") for seed in names]
+    assert fault_of_input("Cid met Dan on the way to town.", profile_of(names)) is None
+    assert fault_of_input("Cid met Dan on the way to town.", profile_of(whole)) == "input_length"
+    assert fault_of_input("Cid met Dan.", profile_of(names)) == "input_length"
+
+
 def test_few_short_answers_are_labels_and_many_are_not() -> None:
     assert is_closed(TONE)
     assert not is_closed(FIGURES)

@@ -184,6 +184,15 @@ def test_prompts_too_long_for_the_base(house: House) -> None:
     assert "the base reads 600" in finding(report, "long_prompts").message
 
 
+def test_texts_that_would_be_cut_off(house: House) -> None:
+    """Half of the job's prompts for such a task came to nothing, and nobody had said so."""
+    long = [{**row, "input": f"{row['input']} " + "word " * 150} for row in rows(*"abcde", task="sum")]
+    names = [{**row, "task": "names", "output": f"{row['input'].split()[0]}, word"} for row in long]
+    report = examine(house, [*rows(*"abcde"), *long, *names], recipe={"preset": "quick", "validity": "strict"})
+    assert [found.task for found in report.findings if found.code == "texts_cut_off"] == ["sum"]
+    assert "instruction_max_new_tokens" in finding(report, "texts_cut_off").remedy
+
+
 def test_without_a_base(house: House) -> None:
     """Everything but lengths is told while it is loading; a dry run has to wait."""
     doctor = doctor_of(house, SlowBase(base_name=BASE))
