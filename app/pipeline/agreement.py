@@ -7,7 +7,6 @@ what the model believes (minimum Bayes risk).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
 
 from app.pipeline.scores import token_f1
 
@@ -28,12 +27,3 @@ def most_agreed(answers: Sequence[str], valid: Sequence[bool] | None = None) -> 
     totals = {at: sum(token_f1(answers[at], answers[to]) for to in chosen_from if to != at) for at in chosen_from}
     best = max(chosen_from, key=lambda at: totals[at])
     return best, totals[best] / (len(answers) - 1)
-
-
-def most_like(made: Sequence[str], answers: Sequence[str]) -> tuple[str, float]:
-    """Of texts made of answers the one most like all of those, the first of equals, and its mean token F1 with them.
-
-    "" and 0 if none was made.
-    """
-    likeness = {text: sum(token_f1(text, answer) for answer in answers) / len(answers) for text in made}
-    return max(likeness.items(), key=itemgetter(1), default=("", 0.0))

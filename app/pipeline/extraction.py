@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 
 from app.core.texts import evened
 
@@ -55,27 +56,30 @@ def write_findings(findings: Iterable[Finding]) -> str:
 
 
 def merge_findings(
-    answers: Sequence[Sequence[Finding] | None], input: str, *, most: int, has_one_label: bool
-) -> tuple[list[str], list[str]]:
-    """Answers made of these, and these themselves, cleared of what is not written in the input ("": nothing is left).
+    answers: Sequence[Sequence[Finding] | None], input: str, *, expected: float, most: int, has_one_label: bool
+) -> list[tuple[str, float]]:
+    """Answers made of the most found of these, the one of highest expected F1 first, each with how far they agree: the
+    mean share of the answers that hold one of its findings.
 
-    Made of them are what any, at least two, at least three… of them hold, ``most`` findings at most, and each cleared.
-    ``answers``: each one's findings; None for an answer that says that there is nothing to find. ``has_one_label``: of
-    a text found under several labels, only the most found of these is kept.
+    That share is taken for how likely a finding is right, ``expected`` for how many right ones there are. A small base
+    overlooks most of them: what one answer of five holds is worth having where many are expected, and not where one is.
+    What is not written in the input is left out. ``most``: findings of an answer.
+
+    ``answers``: each one's findings; None for an answer that says that there is nothing to find, as all do if most do.
+    ``has_one_label``: of a text found under several labels, only the most found of these is kept.
     """
-    placed = [Counter(dict.fromkeys(_placed(found or (), input), 1)) for found in answers]
-    votes = sum(placed, Counter[Finding]())
-
-    def write(counts: Counter[Finding], least: int = 1) -> str:
-        kept = _of_one_label(counts) if has_one_label else counts
-        of_enough = (finding for finding, count in kept.most_common(most) if count >= least)
-        return write_findings(sorted(of_enough, key=partial(_begin, input)))
-
-    cleared = [
-        NOTHING.capitalize() if found is None else write(own) for found, own in zip(answers, placed, strict=True)
-    ]
-    common = (write(votes, least) for least in range(1, len(answers) + 1))
-    return list(filter(None, dict.fromkeys((*common, *cleared)))), cleared
+    if 2 * answers.count(None) > len(answers):
+        return [(NOTHING.capitalize(), answers.count(None) / len(answers))]
+    placed = [dict.fromkeys(_placed(found or (), input)) for found in answers]
+    votes = Counter(finding for found in placed for finding in found)
+    ranked = (_of_one_label(votes) if has_one_label else votes).most_common(most)
+    made, right = list[tuple[float, str, float]](), 0.0
+    for number, (_, count) in enumerate(ranked, start=1):
+        right += count / len(answers)
+        if number == len(ranked) or ranked[number][1] < count:  # of findings that as many answers hold all or none
+            kept = sorted((finding for finding, _ in ranked[:number]), key=partial(_begin, input))
+            made.append((2 * right / (number + expected), write_findings(kept), right / number))
+    return [(text, agreement) for _, text, agreement in sorted(made, key=itemgetter(0), reverse=True)]
 
 
 def place_of(text: str, input: str) -> re.Match[str] | None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from app.core.records import Candidate, Check, Seed
 from app.core.texts import evened
-from app.pipeline.agreement import most_like
 from app.pipeline.extraction import (
     ARROW,
     HEAD,
@@ -27,7 +26,7 @@ from app.pipeline.extraction import (
 
 _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")  # not the 1 of a name like "Rate1"
 _MOST_LABEL_WORDS = 3  # a longer output is no label
-_PART_OF_LIST = 4  # of the shortest seed's input so much is enough where answers list texts of it: less has less to list
+_PART_OF_LIST = 4  # of the shortest seed's input so much is enough where answers list texts of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class Profile:
     is_extractive: bool  # every text stands in the input
     is_list: bool  # and some outputs are several texts of it
     has_one_label: bool  # no text is found under two labels
+    findings_a_word: float  # of input
     most_findings: int
     most_finding_words: int
     has_input_numbers: bool  # every number stands in the input
@@ -75,22 +75,24 @@ class Rules:
         return is_whole and all(check.is_passed for check in self.checks(candidate, output))
 
     def merge(self, candidate: Candidate, answers: Sequence[tuple[str, str]]) -> tuple[str, float] | None:
-        """One answer made of what several (text, finish reason) found in the input, and how much it is like them.
+        """One answer made of what several (text, finish reason) found in the input, and how far they agree.
 
-        Of all that can be made of them, that passes for the seeds' and is most like them; "" if nothing does. None
-        where the task's seeds are no lists of texts of their inputs.
+        Of all that can be made of them, what passes for the seeds' and has the highest expected F1; "" if nothing does.
+        None where the task's seeds are no lists of texts of their inputs.
         """
         profile = self._profiles.get(candidate.task or "")
         if profile is None or not profile.is_list:
             return None
         found = [_sound_findings(text, finish_reason, candidate, profile) for text, finish_reason in answers]
-        made, cleared = merge_findings(
-            found, candidate.input, most=profile.most_findings, has_one_label=profile.has_one_label
+        made = merge_findings(
+            found,
+            candidate.input,
+            expected=profile.findings_a_word * len(candidate.input.split()),
+            most=profile.most_findings,
+            has_one_label=profile.has_one_label,
         )
-        return most_like(
-            [text for text in made if not fault_of_output(text, candidate.input, candidate.instruction, profile)],
-            cleared,
-        )
+        asked = (candidate.input, candidate.instruction, profile)
+        return next((kept for kept in made if not fault_of_output(kept[0], *asked)), ("", 0.0))
 
     def checks(self, candidate: Candidate, output: str) -> Iterator[Check]:
         """The verdict on an output, named by the fault or, where there is none, "validity"."""
@@ -121,6 +123,7 @@ def profile_of(seeds: Sequence[Seed]) -> Profile:
         is_extractive=is_extractive,
         is_list=is_list,
         has_one_label=all(map(has_one_label, found)),
+        findings_a_word=sum(map(len, found)) / max(1, sum(input_words)),
         most_findings=_generous(max(map(len, found), default=0)),
         most_finding_words=_generous(max((len(one.text.split()) for own in found for one in own), default=0)),
         has_input_numbers=all(numbers_stand_in(seed.output, seed.input) for seed in full),

@@ -81,6 +81,21 @@ def test_one_answer_is_made_of_what_several_found(answers: list[str], expected: 
     assert made[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (["ash, oak, elm, fir", "ash, oak, elm"], "yew, box, may, bay"),
+        (["ash, oak", "elm"], "yew"),
+    ],
+)
+def test_the_more_findings_the_seeds_lead_to_expect_the_more_are_kept(listed: list[str], expected: str) -> None:
+    """Each answer finds little. Where there is much to find, what only one of them found is worth having."""
+    seeds = [Seed("trees", "List them.", "Of ash and oak and elm and fir they spoke.", output) for output in listed]
+    made = merged(seeds, "Of yew and box and may and bay we spoke.", "yew", "yew, box", "yew, may", "bay, yew")
+    assert made is not None
+    assert made[0] == expected
+
+
 def test_where_nothing_that_was_found_is_written_there_is_no_answer() -> None:
     assert merged(NAMES, TEXT, "ORG: Acme", "LOC: Oslo") == ("", 0.0)
 

@@ -52,7 +52,7 @@ class LengthsBody(BaseModel):
     context: int | None = Field(description="What the base can read.")
     longest_prompt: int | None = Field(description="Of the job's first prompts, with the room for the reply.")
     cut_texts: dict[str, int] = Field(
-        description="Tasks whose new texts instruction_max_new_tokens is likely to cut off: the median of their seeds' texts."
+        description="Tasks whose new texts instruction_max_new_tokens is likely to cut off, and their seeds' median."
     )
 
 
