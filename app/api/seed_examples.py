@@ -169,6 +169,7 @@ ROW: dict[str, Any] = {
         "finish_reason": "stop",
         "num_tokens": 2,
         "samples": [],
+        "sample_generators": [],
         "confidence": None,
         "merged": None,
     },

@@ -102,13 +102,18 @@ class Recipe(BaseModel):
         description="Who answers the new tasks. 0: the base (from iteration 2 on the previous expert), as in the "
         "paper. Else so many adapters that first learn from the seeds alone, each from another random beginning.",
     )
+    responders_join: bool = Field(
+        False,
+        description="Responders (from iteration 2 on the previous expert) do not take the base's place, they answer "
+        "beside it, without demonstrations; the base answers once behind each draw of them.",
+    )
     responder_epochs: int = Field(6, ge=1, le=100, description="Epochs over the seeds that a responder learns.")
     response_samples: int = Field(
         1,
         ge=1,
         le=64,
-        description="Answers drawn for each new task (by each responder, behind each draw of seeds); of several, the "
-        "one most like the others is kept.",
+        description="Answers to each new task by each that answers it, behind each draw of seeds; of several, the one "
+        "most like the others is kept.",
     )
     response_sample_temperature: float = Field(
         0.7, gt=0, le=2, description="Temperature of the answers drawn besides the first."
@@ -259,9 +264,9 @@ class Recipe(BaseModel):
             yield "evaluation_shots", "must be different numbers up to 20"
         if self.response_draws > 1 and not self.response_shots:
             yield "response_draws", "needs response_shots: there are no seeds to draw"
-        if self.min_agreement and self.answers_per_task == 1:
+        if self.min_agreement and self.count_answers(self.responders) == 1:
             yield "min_agreement", "needs response_draws, response_samples or responders of 2 or more"
-        if self.weigh_by_agreement and self.answers_per_task == 1:
+        if self.weigh_by_agreement and self.count_answers(self.responders) == 1:
             yield "weigh_by_agreement", "needs response_draws, response_samples or responders of 2 or more"
         if self.retrieval != "none" and self.response_draws > 1:
             yield "response_draws", "must be 1 with retrieval: the passages' answers are the samples"
@@ -279,13 +284,18 @@ class Recipe(BaseModel):
             yield "label_first", "needs prompt_style anchored"
         if self.task_check != "off" and self.prompt_style != "anchored":
             yield "task_check", "needs prompt_style anchored: a list's tasks are none of the seeds'"
-        if self.task_check != "off" and self.responders:
-            yield "task_check", "needs responders 0: adapters that learned the seeds know their answers"
+        if self.task_check != "off" and self.responders and not self.responders_join:
+            yield "task_check", "needs responders 0, or responders_join: adapters of the seeds know their answers"
+        if self.responders_join and not self.responders and self.iterations == 1:
+            yield "responders_join", "needs responders: there is nobody to answer beside the base"
+        if self.responders_join and self.retrieval != "none":
+            yield "responders_join", "must be false with retrieval: one writer reads the passages"
 
-    @property
-    def answers_per_task(self) -> int:
-        """Answers to each new task, of which one is chosen; what retrieval writes aside."""
-        return max(self.responders, 1) * self.response_draws * self.response_samples
+    def count_answers(self, num_writers: int) -> int:
+        """Answers to each new task, of which one is kept, where so many adapters answer; but for retrieval's."""
+        if self.responders_join:
+            return self.response_draws + num_writers * self.response_samples
+        return max(num_writers, 1) * self.response_draws * self.response_samples
 
     @property
     def pool_size(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, islice
 from operator import itemgetter
 
 from app.core.ports import TextGenerator
@@ -40,7 +40,9 @@ from app.pipeline.validity import Rules
 
 ANSWERS = "answers.jsonl"  # of a stage that has candidates answered, one a candidate
 
-_Asked = tuple[Sequence[Candidate], list[list[GenerationRequest]], list[int]]  # each one's requests, and their order
+_Asked = tuple[
+    Sequence[Candidate], Sequence[Sequence[GenerationRequest]], list[int]
+]  # each one's requests, and their order
 
 
 def answer_all(
@@ -53,10 +55,11 @@ def answer_all(
     done = sum(1 for _ in bench.kept(ANSWERS, unit=WAVE))
     tokens = 0  # written in this attempt, of the answers that were chosen
     bench.progress(done, total)
-    told = count(done * bench.recipe.answers_per_task + 1)
+    a_task = bench.recipe.count_answers(len(bench.writers()))
+    told = count(done * a_task + 1)
 
     def on_answer() -> None:
-        bench.progress(min(total, next(told) // bench.recipe.answers_per_task), total)
+        bench.progress(min(total, next(told) // a_task), total)
 
     left = islice(candidates, done, None)
     with closing(_write(bench, left, seeds=seeds, rules=rules, on_answer=on_answer)) as written:
@@ -76,7 +79,6 @@ def _write(
     on_answer: Callable[[], None],
 ) -> Generator[list[Answer]]:
     """Waves of answers, one a candidate."""
-    writers = [place.id for place in bench.writers()]
     ask = partial(
         request_answers,
         seeds=seeds,
@@ -84,16 +86,14 @@ def _write(
         domain=bench.domain,
         description=bench.description,
         fits=fits_base(bench, bench.recipe.response_max_new_tokens),
-        writer=writers[0] if writers else None,
+        writers=[place.id for place in bench.writers()],
     )
     waves = _waves(candidates, ask)
     if (passages := PassageAnswers.of(bench)) is not None:
         for wave, requests in waves:
             yield passages.write(wave, [asked for [asked] in requests])
     else:
-        yield from draw_answers(
-            waves, recipe=bench.recipe, rules=rules, writers=writers, generator=bench.engine, on_answer=on_answer
-        )
+        yield from draw_answers(waves, recipe=bench.recipe, rules=rules, generator=bench.engine, on_answer=on_answer)
 
 
 def _waves(
@@ -111,45 +111,47 @@ def request_answers(
     domain: str,
     description: str = "",
     fits: Fits = always_fits,
-    writer: str | None = None,
+    writers: Sequence[str] = (),
 ) -> list[GenerationRequest]:
-    """What the writer (None: the base) is asked, once behind each different draw of demonstrations.
+    """All that is asked for one candidate: of every writer (an adapter's id; none: the base) ``response_samples``
+    answers behind each different draw of demonstrations.
 
+    Where ``responders_join`` the base gives one behind each draw, and the writers theirs without demonstrations.
     A function of the recipe's seed and the candidate alone. Several draws are a task's, so that the engine reads each
     once; a single one is the prompt's that the candidate came of. A seed that asks the very same is never shown.
     """
     own = [seed for seed in seeds if seed.task == candidate.task]
+    told = "" if candidate.domain else description
+    stop = tuple(text for text in recipe.evaluation_stop if not any(text in seed.output for seed in own))
 
-    def make(shots: Sequence[Seed]) -> str:
+    def make(writer: str | None, shots: Sequence[Seed]) -> str:
         if writer is not None:
             return ALPACA.render(candidate.instruction, candidate.input, shown=shots)
-        return response_prompt(
-            candidate.domain or domain,
-            candidate.instruction,
-            candidate.input,
-            shots=shots,
-            description="" if candidate.domain else description,
-        )
+        named = candidate.domain or domain
+        return response_prompt(named, candidate.instruction, candidate.input, shots=shots, description=told)
 
-    stop = tuple(text for text in recipe.evaluation_stop if not any(text in seed.output for seed in own))
+    def ask(writer: str | None, draws: Iterable[Sequence[Seed]], times: int) -> Iterator[GenerationRequest]:
+        for number, shown in enumerate(draws):
+            request = GenerationRequest(
+                prompt=make(writer, shorten(shown, partial(make, writer), fits=fits, least=0)),
+                adapter=writer,
+                max_new_tokens=recipe.response_max_new_tokens,
+                temperature=recipe.response_temperature,
+                seed=random.Random(f"{recipe.seed}/response/{candidate.id}/{number}").getrandbits(31),
+                stop=(*stop, "\nInstruction:"),  # an answer may hold what the answers of its task's seeds hold
+            )
+            yield from _samples(request, times, temperature=recipe.response_sample_temperature)
+
     if recipe.response_draws == 1:
         names = [str(prompt_of(candidate.reply, seeds, recipe))]
     else:
         names = [f"{candidate.task}/{number}" for number in range(recipe.response_draws)]
-    draws = dict.fromkeys(
-        _demonstrations(name, candidate, own or seeds, recipe) for name in names
-    )  # of few seeds fewer
-    return [
-        GenerationRequest(
-            prompt=make(shorten(shown, make, fits=fits, least=0)),
-            adapter=writer,
-            max_new_tokens=recipe.response_max_new_tokens,
-            temperature=recipe.response_temperature,
-            seed=random.Random(f"{recipe.seed}/response/{candidate.id}/{number}").getrandbits(31),
-            stop=(*stop, "\nInstruction:"),  # an answer may hold what the answers of its task's seeds hold
-        )
-        for number, shown in enumerate(draws)
-    ]
+    # of few seeds fewer
+    draws = list(dict.fromkeys(_demonstrations(name, candidate, own or seeds, recipe) for name in names))
+    if recipe.responders_join:
+        joined = (ask(writer, [()], recipe.response_samples) for writer in writers)
+        return list(chain(ask(None, draws, 1), *joined))
+    return [request for writer in writers or (None,) for request in ask(writer, draws, recipe.response_samples)]
 
 
 def _demonstrations(name: str, candidate: Candidate, seeds: Sequence[Seed], recipe: Recipe) -> tuple[Seed, ...]:
@@ -165,30 +167,25 @@ def draw_answers(
     recipe: Recipe,
     rules: Rules,
     generator: TextGenerator,
-    writers: Sequence[str] = (),
     on_answer: Callable[[], None] = lambda: None,
 ) -> Generator[list[Answer]]:
     """For each wave (candidates, and all requests of each) one answer a candidate: the only one, or of several the most
-    agreed of those that the rules allow.
-
-    ``writers``: the adapters that are each sent all requests; none: whoever the requests name. Each answers a request
-    ``recipe.response_samples`` times. ``on_answer`` is called as each of these ends.
+    agreed of those that the rules allow, or one made of what they found. ``on_answer`` is called as each request ends.
     """
 
     def drawn() -> Iterator[tuple[_Asked, list[GenerationRequest]]]:
         for candidates, requests in waves:
-            own = [[each for one in _by_writer(asked, writers) for each in _samples(one, recipe)] for asked in requests]
-            everything = [request for of_one in own for request in of_one]
+            everything = [request for asked in requests for request in asked]
             # prompts that begin alike follow each other: that beginning is read once, and need not be kept for long
             order = sorted(range(len(everything)), key=lambda at: (everything[at].adapter or "", everything[at].prompt))
-            yield (candidates, own, order), [everything[position] for position in order]
+            yield (candidates, requests, order), [everything[position] for position in order]
 
     with closing(answered(drawn(), generator, on_answer=on_answer)) as found:
-        for (candidates, own, order), completions in found:
+        for (candidates, requests, order), completions in found:
             told = (completion for _, completion in sorted(zip(order, completions, strict=True), key=itemgetter(0)))
             yield [
-                _choose(candidate, requests, list(islice(told, len(requests))), recipe=recipe, rules=rules)
-                for candidate, requests in zip(candidates, own, strict=True)
+                _choose(candidate, asked, list(islice(told, len(asked))), recipe=recipe, rules=rules)
+                for candidate, asked in zip(candidates, requests, strict=True)
             ]
 
 
@@ -211,8 +208,13 @@ def _choose(
         answer = replace(answer, merged=output)
     if len(samples) == 1:
         return answer
-    others = tuple(sample.text for number, sample in enumerate(samples) if number != position)
-    return replace(answer, samples=others, confidence=round(agreement, 6))
+    others = [sample for number, sample in enumerate(samples) if number != position]
+    return replace(
+        answer,
+        samples=tuple(other.text for other in others),
+        sample_generators=tuple(other.adapter or "base" for other in others),
+        confidence=round(agreement, 6),
+    )
 
 
 def judge_answer(candidate: Candidate, answer: Answer, *, recipe: Recipe, rules: Rules) -> Example | Rejection:
@@ -240,21 +242,17 @@ def judge_answer(candidate: Candidate, answer: Answer, *, recipe: Recipe, rules:
     )
 
 
-def _by_writer(requests: Sequence[GenerationRequest], writers: Sequence[str]) -> list[GenerationRequest]:
-    return [replace(request, adapter=writer) for writer in writers for request in requests] or list(requests)
-
-
 def tidy(text: str) -> str:
     """An answer as it is learned: every kind of line end as a newline, nothing around it."""
     return "\n".join(text.splitlines()).strip()
 
 
-def _samples(request: GenerationRequest, recipe: Recipe) -> Iterator[GenerationRequest]:
-    """The request itself, then the same at the sampling temperature with seeds of their own."""
+def _samples(request: GenerationRequest, times: int, *, temperature: float) -> Iterator[GenerationRequest]:
+    """The request itself, then the same at that temperature with seeds of their own."""
     yield request
-    for number in range(1, recipe.response_samples):
+    for number in range(1, times):
         seed = random.Random(f"{request.seed}/{number}").getrandbits(31)
-        yield replace(request, temperature=recipe.response_sample_temperature, seed=seed)
+        yield replace(request, temperature=temperature, seed=seed)
 
 
 def _checks(candidate: Candidate, answer: Answer, text: str, *, recipe: Recipe, rules: Rules) -> Iterator[Check]:

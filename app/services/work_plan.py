@@ -88,7 +88,7 @@ class _Planner:
 
     def _check(self) -> Work:
         """Every seed, as new tasks are asked."""
-        answers = len(self._wanted.split.training) * self._recipe.answers_per_task
+        answers = len(self._wanted.split.training) * self._recipe.count_answers(0)
         written = answers * self._texts.response(writer=None)
         return Work(asked=answers, read=self._texts.check_read(), written=written)
 
@@ -102,10 +102,20 @@ class _Planner:
                 read=self._examples * fan * (read + _PASSAGE_TOKENS),
                 written=self._examples * fan * written,
             )
-        writers = max(1, len(stage.writers))
-        asked = self._examples * writers * self._recipe.response_draws * self._recipe.response_samples
-        read = self._texts.response_read(self._examples, self._prompts, writer=writer)
-        return Work(asked=asked, read=writers * read, written=asked * written)
+        joins, num_adapters = self._recipe.responders_join, len(stage.writers)
+        work, a_writer = Work(), self._recipe.response_draws * self._recipe.response_samples
+        if joins or not stage.writers:
+            asked = self._examples * (self._recipe.response_draws if joins else a_writer)
+            read = self._texts.response_read(self._examples, self._prompts, writer=None)
+            work += Work(asked=asked, read=read, written=asked * self._texts.response(writer=None))
+        if stage.writers:
+            asked = self._examples * num_adapters * (self._recipe.response_samples if joins else a_writer)
+            if joins:
+                read = self._examples * self._texts.prompt
+            else:
+                read = self._texts.response_read(self._examples, self._prompts, writer=writer)
+            work += Work(asked=asked, read=num_adapters * read, written=asked * written)
+        return work
 
     def _rows(self, stage: Stage) -> int:
         """Generated rows of a dataset, or of the dataset that an adapter learns."""

@@ -142,7 +142,7 @@ class Texts:
             recipe=wanted.recipe,
             domain=wanted.domain,
             description=wanted.description,
-            writer=writer,
+            writers=[] if writer is None else [writer],
         )
         return [request.prompt for request in requests]
 

@@ -76,10 +76,23 @@ def test_an_answer_may_hold_what_its_tasks_answers_hold() -> None:
 
 
 def test_an_adapter_is_asked_through_the_template_it_learned() -> None:
-    [request] = request_answers(candidate(), seeds=SEEDS, recipe=recipe(response_shots=1), writer="a1", **ABOUT)
+    [request] = request_answers(candidate(), seeds=SEEDS, recipe=recipe(response_shots=1), writers=["a1"], **ABOUT)
     assert request.adapter == "a1"
     assert request.prompt.endswith(ALPACA.render(candidate().instruction, candidate().input))
     assert request.prompt.count("### Response:") == 2
+
+
+def test_adapters_answer_beside_the_base() -> None:
+    """It is shown seeds and gives one answer behind each draw of them; they have learned these, and give several."""
+    knobs = recipe(responders=2, responders_join=True, response_shots=2, response_draws=3, response_samples=4)
+    requests = request_answers(candidate(), seeds=SEEDS, recipe=knobs, writers=["a1", "a2"], **ABOUT)
+    assert [request.adapter for request in requests] == [None] * 3 + ["a1"] * 4 + ["a2"] * 4
+    assert all(request.prompt.count("Response:") == 3 for request in requests[:3])
+    assert {request.prompt for request in requests[3:]} == {ALPACA.render(candidate().instruction, candidate().input)}
+    assert [request.temperature for request in requests[3:7]] == [0.0, 0.7, 0.7, 0.7]
+    assert len({(request.adapter, request.seed) for request in requests}) == len(requests) == knobs.count_answers(2)
+    alone = request_answers(candidate(), seeds=SEEDS, recipe=knobs, **ABOUT)  # before there are adapters
+    assert alone == requests[:3]
 
 
 def test_a_task_of_one_of_several_domains_is_asked_as_that_ones() -> None:
@@ -96,9 +109,9 @@ def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
             return [replace(done, text=next(self.texts)) for done in super().generate(requests, **options)]
 
     engine, knobs = Wavering(), recipe(response_samples=4)
-    [[answer]] = draw_answers(
-        [([candidate()], [[asked(candidate())]])], recipe=knobs, rules=Rules([], is_strict=False), generator=engine
-    )
+    requests = request_answers(candidate(), seeds=SEEDS, recipe=knobs, **ABOUT)
+    rules = Rules([], is_strict=False)
+    [[answer]] = draw_answers([([candidate()], [requests])], recipe=knobs, rules=rules, generator=engine)
     assert answer.text == "rose by 5"
     assert answer.samples == ("fell", "rose by 5 percent", "rose by 5")
     assert answer.confidence == pytest.approx((0 + 6 / 7 + 1) / 3, abs=1e-6)

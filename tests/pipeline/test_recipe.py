@@ -53,6 +53,12 @@ def problems(**knobs: Any) -> dict[str, str]:
             "task_check",
             "know their answers",
         ),
+        ({"responders_join": True}, "responders_join", "nobody"),
+        (
+            {"responders": 1, "responders_join": True, "retrieval": "token", "corpus": "c1"},
+            "responders_join",
+            "one writer",
+        ),
         ({"replies_per_prompt": 2, "instruction_temperature": 0}, "replies_per_prompt", "would be the same"),
         ({"tasks_per_prompt": 3}, "tasks_per_prompt", "must exceed"),
         ({"iterations": 0}, "iterations", "greater than or equal to 1"),

@@ -73,6 +73,7 @@ def with_engine(house: House, engine: FakeEngine) -> Estimator:
         {"sizes": (0, 20, 40)},
         {"responders": 2, "response_samples": 3, "seed_share": 0.5, "validity": "strict"},
         {"response_shots": 2, "response_draws": 3, "min_agreement": 0.5},
+        {"responders": 1, "responders_join": True, "response_shots": 2, "response_draws": 3, "iterations": 2},
         {"response_shots": 2, "prompt_style": "anchored", "task_check": "leave_one_out"},
         {"prompt_style": "list", "evaluation_shots": (0, 1, 5)},
         {"num_examples": 0},

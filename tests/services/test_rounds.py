@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +184,20 @@ def test_experts_of_the_seeds_may_answer(house: House) -> None:
     assert len(responders) == 2
     assert {row["generator"] for row in answers} <= responders
     assert {len(row["samples"]) for row in answers} == {3}
+    assert house.job(job_id).status is JobStatus.SUCCEEDED
+
+
+def test_experts_of_the_seeds_may_answer_beside_the_base(house: House) -> None:
+    """In the first round; in the second the first round's expert does."""
+    knobs: dict[str, Any] = {"responders": 1, "responders_join": True, "response_shots": 2, "response_draws": 2}
+    job_id = house.order(**SMALL, **knobs, response_samples=3, iterations=2)
+    house.run(job_id)
+    for stage, writer in (("responses", "responder"), ("responses-2", "adapter")):
+        adapter = adapter_of(house, job_id, writer)
+        for row in rows_of(house, job_id, stage, "responses", ANSWERS):
+            told = Counter([row["generator"], *row["sample_generators"]])
+            assert told.keys() == {"base", adapter}
+            assert told[adapter] == 3
     assert house.job(job_id).status is JobStatus.SUCCEEDED
 
 
