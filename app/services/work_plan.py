@@ -93,29 +93,32 @@ class _Planner:
         return Work(asked=answers, read=self._texts.check_read(), written=written)
 
     def _responses(self, stage: Stage) -> Work:
-        writer = stage.writers[0] if stage.writers else None
-        written = self._texts.response(writer=writer)
         if self._recipe.retrieval != "none":
+            writer = stage.writers[0] if stage.writers else None
             fan, read = self._recipe.retrieval_top_k, self._texts.response_prompt(writer=writer)
+            written = self._texts.response(writer=writer)
             return Work(
                 asked=self._examples,
                 read=self._examples * fan * (read + _PASSAGE_TOKENS),
                 written=self._examples * fan * written,
             )
-        joins, num_adapters = self._recipe.responders_join, len(stage.writers)
-        work, a_writer = Work(), self._recipe.response_draws * self._recipe.response_samples
-        if joins or not stage.writers:
-            asked = self._examples * (self._recipe.response_draws if joins else a_writer)
-            read = self._texts.response_read(self._examples, self._prompts, writer=None)
-            work += Work(asked=asked, read=read, written=asked * self._texts.response(writer=None))
-        if stage.writers:
-            asked = self._examples * num_adapters * (self._recipe.response_samples if joins else a_writer)
-            if joins:
-                read = self._examples * self._texts.prompt
-            else:
-                read = self._texts.response_read(self._examples, self._prompts, writer=writer)
-            work += Work(asked=asked, read=num_adapters * read, written=asked * written)
-        return work
+        works = [self._answers_of_base()] if self._recipe.responders_join or not stage.writers else []
+        return sum([*works, *map(self._answers_of_adapter, stage.writers)], Work())
+
+    def _answers_of_base(self) -> Work:
+        samples = 1 if self._recipe.responders_join else self._recipe.response_samples
+        asked = self._examples * self._recipe.response_draws * samples
+        read = self._texts.response_read(self._examples, self._prompts, writer=None)
+        return Work(asked=asked, read=read, written=asked * self._texts.response(writer=None))
+
+    def _answers_of_adapter(self, writer: str) -> Work:
+        asked = self._examples * self._recipe.response_samples
+        if self._recipe.responders_join:
+            read = self._examples * self._texts.prompt
+        else:
+            asked *= self._recipe.response_draws
+            read = self._texts.response_read(self._examples, self._prompts, writer=writer)
+        return Work(asked=asked, read=read, written=asked * self._texts.response(writer=writer))
 
     def _rows(self, stage: Stage) -> int:
         """Generated rows of a dataset, or of the dataset that an adapter learns."""
