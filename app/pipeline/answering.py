@@ -40,9 +40,8 @@ from app.pipeline.validity import Rules
 
 ANSWERS = "answers.jsonl"  # of a stage that has candidates answered, one a candidate
 
-_Asked = tuple[
-    Sequence[Candidate], Sequence[Sequence[GenerationRequest]], list[int]
-]  # each one's requests, and their order
+_Requests = Sequence[Sequence[GenerationRequest]]  # of each candidate
+_Asked = tuple[Sequence[Candidate], _Requests, list[int]]  # and the order in which all are sent
 
 
 def answer_all(
@@ -162,7 +161,7 @@ def _demonstrations(name: str, candidate: Candidate, seeds: Sequence[Seed], reci
 
 
 def draw_answers(
-    waves: Iterable[tuple[Sequence[Candidate], Sequence[Sequence[GenerationRequest]]]],
+    waves: Iterable[tuple[Sequence[Candidate], _Requests]],
     *,
     recipe: Recipe,
     rules: Rules,

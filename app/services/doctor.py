@@ -23,6 +23,7 @@ from app.services.seed_trial import try_prompts
 MAX_TRIAL_PROMPTS = 50
 _COUNTED = 500  # items whose tokens are counted, and the longest texts beside: the whole of most uploads
 _PROMPTS_COUNTED = 8
+_TEXTS_COUNTED = 20  # of each task
 
 
 class Doctor:
@@ -116,7 +117,7 @@ def _cut_texts(read: ReadRequest, engine: Engine) -> dict[str, int]:
         tasks[seed.task].append(seed)
     rules = Rules(read.split.training, is_strict=recipe.validity == "strict")
     medians = {
-        task: round(median(engine.count(text) for text in varying_texts(own[:_COUNTED])))
+        task: round(median(engine.count(text) for text in varying_texts(own[:_TEXTS_COUNTED])))
         for task, own in sorted(tasks.items())
         if not rules.lists_findings(task)
     }
