@@ -108,7 +108,8 @@ class PassageAnswers:
             place = next(number for number, done in enumerate(own) if done.text == best)
             answer = Answer.of(own[place], prompt=reading.prompts[place])
             others = tuple(dict.fromkeys(done.text for done in own if done.text != best))
-            answers.append(reading.told(replace(answer, samples=others)))
+            generators = (answer.generator,) * len(others)  # one writer reads all passages
+            answers.append(reading.told(replace(answer, samples=others, sample_generators=generators)))
         return answers
 
     def _options(self, completions: Sequence[Completion]) -> list[str]:
