@@ -12,8 +12,9 @@ from app.core.recipe import Recipe
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # the base answers behind several draws of the seeds, only for tasks that it can answer at all; what no seed would
-    # say is dropped. Learning rate and batch are for bases under a billion parameters; see docs/decisions/0018
+    # the base answers behind several draws of the seeds, an adapter of the seeds beside it, only for tasks that the base
+    # can answer at all; what no seed would say is dropped. Learning rate and batch are for bases under a billion
+    # parameters; see docs/decisions/0018 and 0020
     "grounded": {
         "prompt_style": "anchored",
         "label_first": True,
@@ -25,6 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "task_check": "leave_one_out",
         "response_shots": 5,
         "response_draws": 5,
+        "responders": 1,
+        "responders_join": True,
+        "response_samples": 5,
         "validity": "strict",
         "merge_findings": True,
         "balance": True,
@@ -32,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 8,
         "learning_rate": 1.5e-3,
         "epochs": 2,
+        "training_shots": 5,
     },
     # minutes on two CPU cores with a base of 135 M parameters; measured on seeds held out, see docs/decisions/0004
     "quick": {

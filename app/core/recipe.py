@@ -184,6 +184,16 @@ class Recipe(BaseModel):
         description="Share of each batch that is seeds, repeated as needed; null, or no more than theirs of all rows: "
         "as shuffled. 0 and 1: generated rows or seeds alone.",
     )
+    training_shots: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Most seeds of its task shown before a row that is learned, so that the expert can use "
+        "demonstrations; 0 is the paper's.",
+    )
+    training_shots_share: float = Field(
+        0.5, gt=0, le=1, description="Share of the rows that are learned behind 1 to training_shots seeds."
+    )
     checkpoint_steps: int = Field(50, ge=1, description="Steps between two checkpoints; a killed job loses no more.")
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description="Compute activations twice instead of keeping them. auto: where memory would not do."

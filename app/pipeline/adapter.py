@@ -9,10 +9,12 @@ from dataclasses import replace
 
 from app.core.errors import Fault, StageFailed
 from app.core.recipe import Recipe
-from app.core.records import Example, TrainingPlan, TrainingRow, TrainingStep
+from app.core.records import Example, TrainingPlan, TrainingStep
 from app.pipeline.bench import Bench
+from app.pipeline.dataset import seed_example
 from app.pipeline.rows import from_row, to_row
-from app.pipeline.template import ALPACA, training_row
+from app.pipeline.template import ALPACA
+from app.pipeline.training_rows import training_rows
 
 TRAINING, REPORT, TEMPLATE = "training.jsonl", "report.json", "template.json"
 _TIMELESS = ("step", "epoch", "loss", "learning_rate", "tokens")  # of a step: the same for the same recipe
@@ -20,7 +22,7 @@ _TIMELESS = ("step", "epoch", "loss", "learning_rate", "tokens")  # of a step: t
 
 def make_adapter(bench: Bench) -> None:
     """Learn the dataset; in ``continue`` mode on from the adapter of the round before."""
-    rows = (training_row(from_row(Example, row), ALPACA) for row in bench.product("dataset"))
+    rows = (from_row(Example, row) for row in bench.product("dataset"))
     before = next(iter(bench.adapters().values()), None)
     start = str(before.folder) if before is not None else None
     _learn(bench, rows, TrainingPlan(start=start, seed_share=bench.recipe.seed_share))
@@ -28,35 +30,37 @@ def make_adapter(bench: Bench) -> None:
 
 def make_adapter_of_seeds(bench: Bench) -> None:
     """Learn the seeds alone, by the same recipe."""
-    _learn(bench, _seed_rows(bench), TrainingPlan())
+    _learn(bench, _seeds(bench), TrainingPlan())
 
 
 def make_responder(bench: Bench, *, number: int) -> None:
     """Learn the seeds alone, to answer new tasks; each ``number`` (from 1) begins and shuffles differently."""
     recipe = bench.recipe
     changes = {"seed": (recipe.seed + number) % 2**31, "epochs": recipe.responder_epochs}
-    _learn(bench, _seed_rows(bench), TrainingPlan(), recipe=recipe.model_copy(update=changes))
+    if recipe.responders_join:  # they are shown no seeds when they answer
+        changes["training_shots"] = 0
+    _learn(bench, _seeds(bench), TrainingPlan(), recipe=recipe.model_copy(update=changes))
 
 
 def make_adapter_of_seeds_by_steps(bench: Bench) -> None:
     """Learn the seeds alone, for as many optimizer steps as the expert took."""
     name = next(name for name, place in bench.adapters().items() if place == bench.expert())
     report = next(bench.product(name, REPORT))
-    _learn(bench, _seed_rows(bench), TrainingPlan(max_steps=report["num_steps"]))
+    _learn(bench, _seeds(bench), TrainingPlan(max_steps=report["num_steps"]))
 
 
 def make_adapter_of_labelled(bench: Bench) -> None:
     """Learn the user's own labelled rows: what supervision would reach."""
-    rows = (TrainingRow(ALPACA.render(row.instruction, row.input), row.output) for row in bench.labelled)
-    _learn(bench, rows, TrainingPlan())
+    _learn(bench, map(seed_example, bench.labelled), TrainingPlan())
 
 
-def _seed_rows(bench: Bench) -> Iterable[TrainingRow]:
-    return (TrainingRow(ALPACA.render(seed.instruction, seed.input), seed.output) for seed in bench.split.training)
+def _seeds(bench: Bench) -> Iterable[Example]:
+    return map(seed_example, bench.split.training)
 
 
-def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan, *, recipe: Recipe | None = None) -> None:
+def _learn(bench: Bench, examples: Iterable[Example], plan: TrainingPlan, *, recipe: Recipe | None = None) -> None:
     """The product is a PEFT folder with its template and its losses."""
+    recipe = recipe or bench.recipe
     for left in bench.folder.iterdir():  # what a killed attempt left; it goes on from its checkpoint
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     steps: list[TrainingStep] = []
@@ -76,8 +80,8 @@ def _learn(bench: Bench, rows: Iterable[TrainingRow], plan: TrainingPlan, *, rec
             bench.saved()
 
     report = bench.engine.train(
-        rows,
-        recipe=recipe or bench.recipe,
+        training_rows(examples, seeds=bench.split.training, recipe=recipe, count=bench.engine.count),
+        recipe=recipe,
         folder=bench.folder,
         on_step=on_step,
         plan=plan,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from app.core.records import Example, Origin, Seed, TrainingRow
+from app.core.records import Seed
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
 
@@ -62,9 +62,3 @@ BARE = Template(
 )
 
 TEMPLATES: dict[str, Template] = {template.name: template for template in (ALPACA, PLAIN)}
-
-
-def training_row(row: Example, template: Template) -> TrainingRow:
-    """What the trainer reads: the rendered prompt and the response it must learn."""
-    prompt = template.render(row.instruction, row.input)
-    return TrainingRow(prompt, row.output, row.weight, is_seed=row.origin is Origin.SEED)

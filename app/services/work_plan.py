@@ -126,7 +126,7 @@ class _Planner:
 
     def _trained(self, stage: Stage) -> float:
         recipe, num_seeds = self._recipe, len(self._wanted.split.training)
-        row = self._texts.prompt + self._texts.answer
+        row = self._texts.learned
         kind = sort_of(stage, recipe).variant
         if kind == "dataset":
             rows, steps = _gone_through(recipe, num_seeds, self._rows(stage))

@@ -18,11 +18,13 @@ from app.core.recipe import Recipe
 from app.core.records import Candidate, Seed
 from app.pipeline.answering import request_answers
 from app.pipeline.asking import by_task
+from app.pipeline.dataset import seed_example
 from app.pipeline.demonstrations import Demonstrations
 from app.pipeline.holdout import Split
 from app.pipeline.instructions import prompt_at
 from app.pipeline.prompts import varying_texts
 from app.pipeline.template import ALPACA, Template
+from app.pipeline.training_rows import training_rows
 from app.pipeline.turns import count_prompts
 
 _CHARS_A_TOKEN = 4
@@ -67,6 +69,13 @@ class Texts:
     def prompt(self) -> float:
         """A seed through the expert's template."""
         return self._mean(ALPACA.render(seed.instruction, seed.input) for seed in self._wanted.split.training)
+
+    @cached_property
+    def learned(self) -> float:
+        """A seed as it is learned: with its answer, and behind demonstrations where the recipe says so."""
+        seeds = self._wanted.split.training
+        rows = training_rows(map(seed_example, seeds), seeds=seeds, recipe=self._wanted.recipe, count=self.count)
+        return self._mean(row.prompt + row.target for row in rows) + 1
 
     @cached_property
     def instruction_prompt(self) -> float:
