@@ -126,7 +126,7 @@ class _Planner:
 
     def _trained(self, stage: Stage) -> float:
         recipe, num_seeds = self._recipe, len(self._wanted.split.training)
-        row = self._texts.learned
+        row, is_responder = self._texts.learned, stage.name.startswith("responder")
         kind = sort_of(stage, recipe).variant
         if kind == "dataset":
             rows, steps = _gone_through(recipe, num_seeds, self._rows(stage))
@@ -136,8 +136,9 @@ class _Planner:
             return max(self._steps, default=0) * recipe.batch_size * row
         if stage.name == LABELLED:
             return len(self._wanted.labelled) * recipe.epochs * row
-        epochs = recipe.responder_epochs if stage.name.startswith("responder") else recipe.epochs
-        return num_seeds * epochs * row
+        if is_responder and recipe.responders_join:
+            row = self._texts.prompt + self._texts.answer
+        return num_seeds * (recipe.responder_epochs if is_responder else recipe.epochs) * row
 
     def _trial(self) -> Work:
         items = len(self._wanted.split.holdout)

@@ -126,6 +126,23 @@ def test_tokens_of_the_next_job_are_told_as_they_come(known: House) -> None:
         assert told[stage].trained_tokens == pytest.approx(done[stage]["trained"], rel=0.15)
 
 
+def test_demonstrations_before_what_is_learned_are_reckoned_with(tmp_path: Path) -> None:
+    """But not before what a responder learns that is asked without."""
+    house = House(tmp_path)
+    joined = {"responders": 1, "responders_join": True, "response_shots": 2}
+    recipe = {**SMALL, **joined, "training_shots": 3, "training_shots_share": 1.0, "controls": ["epochs"]}
+    told, alone = (
+        {each.stage: each.trained_tokens for each in estimate(house, recipe={**recipe, **changes}).stages}
+        for changes in ({}, {"training_shots": 0})
+    )
+    job = house.services.specializer.start(raw(recipe=recipe)).job_id
+    house.run(job)
+    done = {run.stage: run.work["trained"] for run in house.stages(job) if "trained" in run.work}
+    assert told["adapter-seeds"] > 1.5 * alone["adapter-seeds"]
+    for stage in ("responder", "adapter-seeds"):
+        assert told[stage] == pytest.approx(done[stage], rel=0.15)
+
+
 def test_a_prompt_that_is_asked_again_is_reckoned_as_read_once(tmp_path: Path) -> None:
     house = House(tmp_path)
     once, often = (
