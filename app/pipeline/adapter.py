@@ -11,10 +11,9 @@ from app.core.errors import Fault, StageFailed
 from app.core.recipe import Recipe
 from app.core.records import Example, TrainingPlan, TrainingStep
 from app.pipeline.bench import Bench
-from app.pipeline.dataset import seed_example
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.template import ALPACA
-from app.pipeline.training_rows import training_rows
+from app.pipeline.training_rows import seed_example, training_rows
 
 TRAINING, REPORT, TEMPLATE = "training.jsonl", "report.json", "template.json"
 _TIMELESS = ("step", "epoch", "loss", "learning_rate", "tokens")  # of a step: the same for the same recipe

@@ -12,12 +12,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from app.core.records import Check, Example, Origin, Rejection, Seed, digest_of
+from app.core.records import Check, Example, Rejection, Seed, digest_of
 from app.core.texts import evened
 from app.pipeline.balance import Balance
 from app.pipeline.bench import ROWS, Bench
 from app.pipeline.contamination import Contamination, Hit
 from app.pipeline.rows import from_row, to_row
+from app.pipeline.training_rows import seed_example
 
 REJECTIONS, CONTAMINATED = "rejections.jsonl", "contaminated.jsonl"
 _KEPT = "kept"
@@ -111,21 +112,6 @@ def first_usable(results: Iterator[Example | Rejection | Hit], size: int | None)
     while left and (result := next(results, None)) is not None:
         left -= isinstance(result, Example)
         yield result
-
-
-def seed_example(seed: Seed) -> Example:
-    """A seed as a training row."""
-    return Example(
-        seed.id,
-        seed.instruction,
-        seed.input,
-        seed.output,
-        seed.task,
-        Origin.SEED,
-        (seed.id,),
-        generator="user",
-        domain=seed.domain,
-    )
 
 
 def _examples(bench: Bench) -> Iterator[Example]:

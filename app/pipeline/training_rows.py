@@ -41,6 +41,21 @@ def training_rows(
         yield TrainingRow(prompt, row.output, row.weight, is_seed=row.origin is Origin.SEED)
 
 
+def seed_example(seed: Seed) -> Example:
+    """A seed as a training row."""
+    return Example(
+        seed.id,
+        seed.instruction,
+        seed.input,
+        seed.output,
+        seed.task,
+        Origin.SEED,
+        (seed.id,),
+        generator="user",
+        domain=seed.domain,
+    )
+
+
 def _draw(row: Example, own: Sequence[Seed], recipe: Recipe) -> Sequence[Seed]:
     chance = random.Random(f"{recipe.seed}/training/{row.id}")
     others = [seed for seed in own if (seed.instruction, seed.input) != (row.instruction, row.input)]

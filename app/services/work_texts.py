@@ -18,13 +18,12 @@ from app.core.recipe import Recipe
 from app.core.records import Candidate, Seed
 from app.pipeline.answering import request_answers
 from app.pipeline.asking import by_task
-from app.pipeline.dataset import seed_example
 from app.pipeline.demonstrations import Demonstrations
 from app.pipeline.holdout import Split
 from app.pipeline.instructions import prompt_at
 from app.pipeline.prompts import varying_texts
 from app.pipeline.template import ALPACA, Template
-from app.pipeline.training_rows import training_rows
+from app.pipeline.training_rows import seed_example, training_rows
 from app.pipeline.turns import count_prompts
 
 _CHARS_A_TOKEN = 4

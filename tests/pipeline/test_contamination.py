@@ -8,7 +8,7 @@ import pytest
 
 from app.core.records import Example, Origin, Seed
 from app.pipeline.contamination import Contamination, Hit
-from app.pipeline.dataset import seed_example
+from app.pipeline.training_rows import seed_example
 from tests.pipeline.samples import recipe
 
 RULE = "In this task you are given a report of a listed firm and asked to say whether its tone is good or bad."

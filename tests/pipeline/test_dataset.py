@@ -11,9 +11,10 @@ import pytest
 
 from app.core.records import Example, Origin, Seed
 from app.pipeline.bench import ROWS, Stage
-from app.pipeline.dataset import CONTAMINATED, REJECTIONS, make_dataset, seed_example
+from app.pipeline.dataset import CONTAMINATED, REJECTIONS, make_dataset
 from app.pipeline.holdout import Split
 from app.pipeline.rows import from_row, to_row
+from app.pipeline.training_rows import seed_example
 from tests.pipeline.samples import recipe, seed, seeds
 from tests.pipeline.workbench import Workbench
 

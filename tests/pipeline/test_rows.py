@@ -7,9 +7,9 @@ import json
 import pytest
 
 from app.core.records import Answer, Comparison, Reply
-from app.pipeline.dataset import seed_example
 from app.pipeline.gate import Verdict
 from app.pipeline.rows import from_row, to_row
+from app.pipeline.training_rows import seed_example
 from tests.pipeline.samples import candidate, judged, seed
 
 RECORDS = [

@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.core.records import Example, Origin, TrainingRow
-from app.pipeline.dataset import seed_example
 from app.pipeline.template import ALPACA
-from app.pipeline.training_rows import training_rows
+from app.pipeline.training_rows import seed_example, training_rows
 from tests.pipeline.samples import recipe, seed, seeds
 
 SEEDS = seeds(6, "tone", "name")
@@ -34,7 +33,9 @@ def generated(number: int, *, task: str | None = "tone") -> Example:
 
 def test_a_row_is_learned_alone_as_the_paper_has_it() -> None:
     [row] = made(generated(1))
-    assert row == TrainingRow(ALPACA.render("Is the tone good or bad?", "Harbour 1 closed its gates"), "good", 0.5, False)
+    assert row == TrainingRow(
+        ALPACA.render("Is the tone good or bad?", "Harbour 1 closed its gates"), "good", 0.5, False
+    )
 
 
 def test_a_share_of_the_rows_is_learned_behind_seeds_of_their_task() -> None:
@@ -43,13 +44,17 @@ def test_a_share_of_the_rows_is_learned_behind_seeds_of_their_task() -> None:
     assert 150 < sum(count > 0 for count in counts) < 250
     assert set(counts) == {0, 1, 2, 3}
     assert not any("name" in row.prompt for row in made(*rows, training_shots=3))
-    assert all(row.prompt.endswith(alone.prompt) for row, alone in zip(made(*rows, training_shots=3), made(*rows), strict=True))
+    assert all(
+        row.prompt.endswith(alone.prompt) for row, alone in zip(made(*rows, training_shots=3), made(*rows), strict=True)
+    )
     assert made(*rows, training_shots=3) == made(*rows, training_shots=3)
     assert made(*rows, training_shots=3) != made(*rows, training_shots=3, seed=1)
 
 
 def test_what_is_shown_is_a_seed_with_its_answer_and_never_the_row_itself() -> None:
-    for item, row in zip(SEEDS, made(*map(seed_example, SEEDS), training_shots=5, training_shots_share=1.0), strict=True):
+    for item, row in zip(
+        SEEDS, made(*map(seed_example, SEEDS), training_shots=5, training_shots_share=1.0), strict=True
+    ):
         shown = [each for each in SEEDS if each.input in row.prompt and each.task == item.task and each != item]
         assert shown
         assert all(ALPACA.render(each.instruction, each.input) + each.output in row.prompt for each in shown)
