@@ -12,8 +12,8 @@ from app.core.recipe import Recipe
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # the base answers behind several draws of the seeds, an adapter of the seeds beside it, only for tasks that the base
-    # can answer at all; what no seed would say is dropped. Learning rate and batch are for bases under a billion
+    # the base answers behind several draws of the seeds, an adapter of the seeds beside it, and only for tasks that the
+    # base can answer at all; what no seed would say is dropped. Learning rate and batch are for bases under a billion
     # parameters; see docs/decisions/0018 and 0020
     "grounded": {
         "prompt_style": "anchored",
