@@ -66,7 +66,13 @@ def make_recipe(overrides: dict[str, Any] | None = None) -> Recipe:
     try:
         return Recipe.model_validate({**PRESETS[preset], **given, "preset": preset})
     except ValidationError as error:
-        raise InvalidInput([_problem(fault) for fault in error.errors()]) from error
+        raise InvalidInput([problem for fault in error.errors() for problem in _problems(fault)]) from error
+
+
+def _problems(fault: Any) -> list[Problem]:
+    if fault["type"] == "contradiction":
+        return [Problem(f"recipe.{field}", reason) for field, reason in fault["ctx"]["found"]]
+    return [_problem(fault)]
 
 
 def _problem(fault: Any) -> Problem:
@@ -75,6 +81,4 @@ def _problem(fault: Any) -> Problem:
         near = get_close_matches(str(fault["loc"][-1]), Recipe.model_fields, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(Recipe.model_fields)}"
         return Problem(field, f"unknown recipe key; {remedy}")
-    if fault["type"] == "contradiction":
-        return Problem(f"recipe.{fault['ctx']['field']}", fault["ctx"]["reason"])
     return Problem(field, fault["msg"])

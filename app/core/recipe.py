@@ -248,8 +248,9 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:
-        for field, reason in self._contradictions():
-            raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reason})
+        if found := list(self._contradictions()):
+            told = "; ".join(f"{field} {reason}" for field, reason in found)
+            raise PydanticCustomError("contradiction", "{told}", {"told": told, "found": found})
         return self
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
@@ -270,7 +271,7 @@ class Recipe(BaseModel):
             yield "sizes", "must be different numbers, none below 0"
         if not self.evaluation_shots or 0 not in self.evaluation_shots or min(self.evaluation_shots) < 0:
             yield "evaluation_shots", "must hold 0, and no number below it: the gate decides by it"
-        if len(set(self.evaluation_shots)) < len(self.evaluation_shots) or max(self.evaluation_shots) > 20:
+        if len(set(self.evaluation_shots)) < len(self.evaluation_shots) or max(self.evaluation_shots, default=0) > 20:
             yield "evaluation_shots", "must be different numbers up to 20"
         if self.response_draws > 1 and not self.response_shots:
             yield "response_draws", "needs response_shots: there are no seeds to draw"
@@ -299,7 +300,7 @@ class Recipe(BaseModel):
         if self.responders_join and not self.responders and self.iterations == 1:
             yield "responders_join", "needs responders: there is nobody to answer beside the base"
         if self.responders_join and self.retrieval != "none":
-            yield "responders_join", "must be false with retrieval: one writer reads the passages"
+            yield "responders_join", "must be false with retrieval, and responders 0: one writer reads the passages"
 
     def count_answers(self, num_writers: int) -> int:
         """Answers to each new task, of which one is kept, where so many adapters answer; but for retrieval's."""

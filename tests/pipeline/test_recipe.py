@@ -86,3 +86,11 @@ def test_a_recipe_survives_its_own_record(preset: str) -> None:
     recipe = make_recipe({"preset": preset, "sizes": [0, 7]})
     assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
     assert recipe.pool_size == 7
+
+
+def test_all_that_contradicts_is_told_at_once() -> None:
+    """A preset that has several answers, and passages that want one: five answers of ours in a row were no help."""
+    told = problems(preset="grounded", retrieval="sequence", corpus="c1")
+    assert set(told) == {
+        f"recipe.{field}" for field in ("response_draws", "response_samples", "merge_findings", "responders_join")
+    }
