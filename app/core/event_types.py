@@ -34,6 +34,7 @@ EventType = Literal[
     "work_kept",
     # what a stage found
     "tasks_checked",
+    "texts_cut_off",
     "instructions_judged",
     "yield_too_low",
     "responses_judged",

@@ -17,9 +17,10 @@ from app.core.records import Candidate, Completion, GenerationRequest, Rejection
 from app.pipeline.acceptance import Acceptance
 from app.pipeline.ahead import answered
 from app.pipeline.bench import ROWS, WAVE, Bench, fits_base
+from app.pipeline.cut_texts import cut_texts
 from app.pipeline.prompts import Fits, always_fits, anchored_prompt, label_of, list_prompt, shorten, varying_texts
 from app.pipeline.rows import from_row, to_row
-from app.pipeline.trust import trusted_seeds
+from app.pipeline.trust import seeds_to_write_for, trusted_seeds
 from app.pipeline.turns import prompt_of
 from app.pipeline.validity import is_closed
 from app.pipeline.yields import YieldMeter
@@ -31,6 +32,7 @@ _BLANK_LINE = re.compile(r"\n\s*\n")
 
 def make_instructions(bench: Bench) -> None:
     """Raw replies wave by wave; what is accepted follows from them. Raises StageFailed where hardly anything is."""
+    _tell_of_cut_texts(bench)
     acceptance = Acceptance(bench.split.training, recipe=bench.recipe)
     meter = YieldMeter(bench.recipe)
     for file in (ROWS, REJECTIONS):  # they follow from the replies, so they are made anew
@@ -164,7 +166,7 @@ def _waves(bench: Bench, asks_ahead: Callable[[], bool]) -> Generator[Wave]:
         yield Wave(replies)
     writer = next(iter(bench.writers()), None)
     for wave in write_replies(
-        trusted_seeds(bench),
+        seeds_to_write_for(bench),
         recipe=bench.recipe,
         domain=bench.domain,
         description=bench.description,
@@ -176,6 +178,15 @@ def _waves(bench: Bench, asks_ahead: Callable[[], bool]) -> Generator[Wave]:
     ):
         bench.append(REPLIES, map(to_row, wave.replies))
         yield wave
+
+
+def _tell_of_cut_texts(bench: Bench) -> None:
+    limit = bench.recipe.instruction_max_new_tokens
+    cut = cut_texts(trusted_seeds(bench), recipe=bench.recipe, count=bench.engine.count)
+    if cut:
+        listed = ", ".join(f"{task} ({tokens:,})" for (_, task), tokens in cut.items())
+        told = f"half of the texts have so many tokens or more, new ones are cut off at {limit:,}: {listed}"
+        bench.tell("texts_cut_off", told, data={"limit": limit, "tasks": [name for _, name in cut]}, is_warning=True)
 
 
 def _check_yield(bench: Bench, meter: YieldMeter) -> None:

@@ -9,7 +9,7 @@ from app.core.records import Answer, Candidate, Example, Rejection
 from app.pipeline.answering import ANSWERS, answer_all, judge_answer
 from app.pipeline.bench import ROWS, Bench
 from app.pipeline.rows import from_row, to_row
-from app.pipeline.trust import trusted_seeds
+from app.pipeline.trust import seeds_to_write_for
 from app.pipeline.validity import Rules
 
 REJECTIONS = "rejections.jsonl"
@@ -20,7 +20,7 @@ def make_responses(bench: Bench) -> None:
     """An answer to every instruction; those that cannot be learned from are dropped with the reason."""
     total = sum(1 for _ in bench.product("instructions"))
     rules = Rules(bench.split.training, is_strict=bench.recipe.validity == "strict")
-    answer_all(bench, _candidates(bench), total=total, seeds=trusted_seeds(bench), rules=rules)
+    answer_all(bench, _candidates(bench), total=total, seeds=seeds_to_write_for(bench), rules=rules)
     _judge(bench, rules)
 
 

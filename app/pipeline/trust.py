@@ -12,6 +12,7 @@ from statistics import fmean
 
 from app.core.records import Seed
 from app.pipeline.bench import Bench
+from app.pipeline.cut_texts import cut_texts, without_cut
 from app.pipeline.rows import from_row
 from app.pipeline.scores import token_f1
 
@@ -50,13 +51,19 @@ def score_tasks(seeds: Sequence[Seed], answers: Iterable[str | None], *, least_f
 
 
 def trusted_seeds(bench: Bench) -> Sequence[Seed]:
-    """The training seeds of the tasks that the job writes new rows for."""
+    """The training seeds of the tasks whose new rows are worth learning."""
     seeds = bench.split.training
     if bench.recipe.task_check == "off":
         return seeds
     scores = (from_row(TaskScore, row) for row in bench.product("tasks"))
     trusted = {(score.domain, score.task) for score in scores if score.is_trusted}
     return [seed for seed in seeds if (seed.domain, seed.task) in trusted]
+
+
+def seeds_to_write_for(bench: Bench) -> Sequence[Seed]:
+    """Of these, those of the tasks whose new texts would not be cut off: what the job writes new rows for."""
+    seeds = trusted_seeds(bench)
+    return without_cut(seeds, cut_texts(seeds, recipe=bench.recipe, count=bench.engine.count))
 
 
 def _mean_f1(answered: Iterable[tuple[Seed, str]]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 from statistics import median
 
@@ -10,10 +9,9 @@ from app.core.errors import InvalidInput, NotReady, Problem
 from app.core.ports import Engine
 from app.core.recipe import Recipe
 from app.core.records import Seed
+from app.pipeline.cut_texts import cut_texts
 from app.pipeline.instructions import prompt_at
-from app.pipeline.prompts import varying_texts
 from app.pipeline.template import ALPACA
-from app.pipeline.validity import Rules
 from app.services.request_checks import RawRequest, ReadRequest, RequestChecker
 from app.services.seed_checks import in_order
 from app.services.seed_findings import count_tasks, find_all
@@ -23,7 +21,6 @@ from app.services.seed_trial import try_prompts
 MAX_TRIAL_PROMPTS = 50
 _COUNTED = 500  # items whose tokens are counted, and the longest texts beside: the whole of most uploads
 _PROMPTS_COUNTED = 8
-_TEXTS_COUNTED = 20  # of each task
 
 
 class Doctor:
@@ -108,20 +105,9 @@ def _longest_prompt(read: ReadRequest, engine: Engine) -> int | None:
 
 
 def _cut_texts(read: ReadRequest, engine: Engine) -> dict[str, int]:
-    """Of anchored prompts: the tasks whose new texts are likely to end at the recipe's limit, with the median of the
-    seeds' texts in tokens. Where the beginning of a text is enough, that is taken."""
-    recipe, tasks = read.recipe, defaultdict[str, list[Seed]](list)
-    if recipe.prompt_style != "anchored" or read.split is None:
-        return {}
-    for seed in read.split.training:
-        tasks[seed.task].append(seed)
-    rules = Rules(read.split.training, is_strict=recipe.validity == "strict")
-    medians = {
-        task: round(median(engine.count(text) for text in varying_texts(own[:_TEXTS_COUNTED])))
-        for task, own in sorted(tasks.items())
-        if not rules.lists_findings(task)
-    }
-    return {task: tokens for task, tokens in medians.items() if tokens >= recipe.instruction_max_new_tokens}
+    """By task; of several domains' one counts."""
+    seeds = read.split.training if read.split else ()
+    return {task: tokens for (_, task), tokens in cut_texts(seeds, recipe=read.recipe, count=engine.count).items()}
 
 
 def _of_trial(recipe: Recipe, trial: Trial) -> tuple[Finding, ...]:

@@ -232,7 +232,7 @@ def _too_long(read: ReadRequest, lengths: Lengths) -> Iterator[Finding]:
     for task, tokens in lengths.cut_texts.items():
         limit = read.recipe.instruction_max_new_tokens
         told = f"task {task!r}: half of its texts have {tokens:,} tokens or more; new ones are cut off at {limit:,}"
-        remedy = f"raise instruction_max_new_tokens above {tokens:,}; what is cut off is thrown away"
+        remedy = f"raise instruction_max_new_tokens above {tokens:,}: else nothing is written for this task"
         yield Finding(Severity.WARNING, "texts_cut_off", told, remedy, "seeds", task)
 
 

@@ -13,6 +13,7 @@ from app.core.recipe import Recipe
 from app.core.records import Candidate, Example, Rejection, Reply, Seed
 from app.pipeline.acceptance import Acceptance
 from app.pipeline.answering import draw_answers, judge_answer, request_answers
+from app.pipeline.cut_texts import cut_texts, without_cut
 from app.pipeline.instructions import write_replies
 from app.pipeline.validity import Rules
 from app.services.seed_report import Projection, RejectedItems, Trial
@@ -82,7 +83,7 @@ def _write(
     """Raw replies to the job's first prompts."""
     domain, description = about
     waves = write_replies(
-        seeds,
+        without_cut(seeds, cut_texts(seeds, recipe=recipe, count=engine.count)),
         recipe=recipe.model_copy(update={"max_prompts": num_prompts}),
         domain=domain,
         description=description,

@@ -227,6 +227,30 @@ def test_the_yield_is_told_after_every_wave(tmp_path: Path) -> None:
     assert bench.told("instructions_judged")[1] == last
 
 
+LONG = [seed(number, task="sum", input=f"Report {number}: {'the firm sold ships ' * 20}") for number in range(4)]
+
+
+def test_nothing_is_written_for_tasks_whose_texts_would_be_cut_off(tmp_path: Path) -> None:
+    """A fifth of all prompts asked for texts that the limit cut off, and brought one row of sixty."""
+    bench = bench_at(tmp_path, engine=FakeEngine(), instruction_max_new_tokens=40)
+    bench.split = Split((*SEEDS, *LONG), (), is_holdout=False)
+    make_instructions(bench)
+    assert {row["task"] for row in bench.rows(REPLIES)} == {"tone", "names"}
+    message, data, is_warning = bench.told("texts_cut_off")
+    assert "sum (" in message
+    assert data == {"limit": 40, "tasks": ["sum"]}
+    assert is_warning
+
+
+def test_where_all_texts_would_be_cut_off_they_are_asked_for(tmp_path: Path) -> None:
+    """The yield then says what is wrong; a job that wrote nothing would learn the seeds alone."""
+    bench = bench_at(tmp_path, engine=FakeEngine(), instruction_max_new_tokens=40)
+    bench.split = Split(tuple(LONG), (), is_holdout=False)
+    make_instructions(bench)
+    assert {row["task"] for row in bench.rows(REPLIES)} == {"sum"}
+    assert bench.told("texts_cut_off")[2]
+
+
 def test_seconds_are_in_no_file(tmp_path: Path) -> None:
     """Else a job that was killed and resumed would make another artifact."""
     one, other = bench_at(tmp_path / "one"), bench_at(tmp_path / "other", engine=FakeEngine())
