@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.core.errors import Fault, StageFailed
 from app.core.recipe import Recipe
-from app.core.records import Example, TrainingPlan, TrainingStep
+from app.core.records import Example, Origin, TrainingPlan, TrainingStep
 from app.pipeline.bench import Bench
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.template import ALPACA
@@ -21,10 +21,10 @@ _TIMELESS = ("step", "epoch", "loss", "learning_rate", "tokens")  # of a step: t
 
 def make_adapter(bench: Bench) -> None:
     """Learn the dataset; in ``continue`` mode on from the adapter of the round before."""
-    rows = (from_row(Example, row) for row in bench.product("dataset"))
+    shown = [row for row in _learned(bench) if row.origin is Origin.SEED]  # as people left them in a review
     before = next(iter(bench.adapters().values()), None)
     start = str(before.folder) if before is not None else None
-    _learn(bench, rows, TrainingPlan(start=start, seed_share=bench.recipe.seed_share))
+    _learn(bench, _learned(bench), TrainingPlan(start=start, seed_share=bench.recipe.seed_share), shown=shown)
 
 
 def make_adapter_of_seeds(bench: Bench) -> None:
@@ -53,12 +53,23 @@ def make_adapter_of_labelled(bench: Bench) -> None:
     _learn(bench, map(seed_example, bench.labelled), TrainingPlan())
 
 
-def _seeds(bench: Bench) -> Iterable[Example]:
-    return map(seed_example, bench.split.training)
+def _learned(bench: Bench) -> Iterable[Example]:
+    return (from_row(Example, row) for row in bench.product("dataset"))
 
 
-def _learn(bench: Bench, examples: Iterable[Example], plan: TrainingPlan, *, recipe: Recipe | None = None) -> None:
-    """The product is a PEFT folder with its template and its losses."""
+def _seeds(bench: Bench) -> list[Example]:
+    return list(map(seed_example, bench.split.training))
+
+
+def _learn(
+    bench: Bench,
+    examples: Iterable[Example],
+    plan: TrainingPlan,
+    *,
+    recipe: Recipe | None = None,
+    shown: Sequence[Example] | None = None,
+) -> None:
+    """The product is a PEFT folder with its template and its losses. ``shown``: before some rows; None: the seeds."""
     recipe = recipe or bench.recipe
     for left in bench.folder.iterdir():  # what a killed attempt left; it goes on from its checkpoint
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -79,7 +90,9 @@ def _learn(bench: Bench, examples: Iterable[Example], plan: TrainingPlan, *, rec
             bench.saved()
 
     report = bench.engine.train(
-        training_rows(examples, seeds=bench.split.training, recipe=recipe, count=bench.engine.count),
+        training_rows(
+            examples, shown=_seeds(bench) if shown is None else shown, recipe=recipe, count=bench.engine.count
+        ),
         recipe=recipe,
         folder=bench.folder,
         on_step=on_step,

@@ -17,27 +17,28 @@ _ENDS = 1  # the end of sequence that the trainer adds
 
 
 def training_rows(
-    examples: Iterable[Example], *, seeds: Sequence[Seed], recipe: Recipe, count: Callable[[str], int]
+    examples: Iterable[Example], *, shown: Iterable[Example], recipe: Recipe, count: Callable[[str], int]
 ) -> Iterator[TrainingRow]:
-    """One a row. ``seeds``: those that may be shown; ``count``: tokens of a text.
+    """One a row. ``shown``: what may stand before another row of its task; ``count``: tokens of a text.
 
-    Which rows are learned behind how many seeds of their task, and of which, follows from the recipe's seed and the row
-    alone; a seed that asks the very same is never shown, and fewer are where ``max_length`` would not do.
+    Which rows are learned behind how many of these, and behind which, follows from the recipe's seed and the row alone;
+    one that asks the very same never is, and fewer are where ``max_length`` would not do.
     """
-    by_task: dict[str, list[Seed]] = {}
-    for seed in seeds:
-        by_task.setdefault(seed.task, []).append(seed)
+    of_task: dict[tuple[str, str | None], list[Example]] = {}
+    for row in shown if recipe.training_shots else ():
+        of_task.setdefault((row.domain, row.task), []).append(row)
 
     def fits(text: str) -> bool:
         return count(text) + _ENDS <= recipe.max_length
 
     for row in examples:
 
-        def whole(shown: Sequence[Seed], row: Example = row) -> str:
-            return ALPACA.render(row.instruction, row.input, shown=shown) + row.output
+        def whole(before: Sequence[Seed], row: Example = row) -> str:
+            return ALPACA.render(row.instruction, row.input, shown=before) + row.output
 
-        shown = shorten(_draw(row, by_task.get(row.task or "", []), recipe), whole, fits=fits, least=0)
-        prompt = ALPACA.render(row.instruction, row.input, shown=shown)
+        drawn = _draw(row, of_task.get((row.domain, row.task), []), recipe)
+        before = shorten(drawn, whole, fits=fits, least=0)
+        prompt = ALPACA.render(row.instruction, row.input, shown=before)
         yield TrainingRow(prompt, row.output, row.weight, is_seed=row.origin is Origin.SEED)
 
 
@@ -56,10 +57,11 @@ def seed_example(seed: Seed) -> Example:
     )
 
 
-def _draw(row: Example, own: Sequence[Seed], recipe: Recipe) -> Sequence[Seed]:
+def _draw(row: Example, own: Sequence[Example], recipe: Recipe) -> Sequence[Seed]:
     chance = random.Random(f"{recipe.seed}/training/{row.id}")
-    others = [seed for seed in own if (seed.instruction, seed.input) != (row.instruction, row.input)]
+    others = [each for each in own if (each.instruction, each.input) != (row.instruction, row.input)]
     most = min(recipe.training_shots, len(others))
     if not most or chance.random() >= recipe.training_shots_share:
         return ()
-    return chance.sample(others, chance.randint(1, most))
+    drawn = chance.sample(others, chance.randint(1, most))
+    return [Seed(each.task or "", each.instruction, each.input, each.output) for each in drawn]

@@ -72,8 +72,8 @@ class Texts:
     @cached_property
     def learned(self) -> float:
         """A seed as it is learned: with its answer, and behind demonstrations where the recipe says so."""
-        seeds = self._wanted.split.training
-        rows = training_rows(map(seed_example, seeds), seeds=seeds, recipe=self._wanted.recipe, count=self.count)
+        seeds = list(map(seed_example, self._wanted.split.training))
+        rows = training_rows(seeds, shown=seeds, recipe=self._wanted.recipe, count=self.count)
         return self._mean(row.prompt + row.target for row in rows) + 1
 
     @cached_property

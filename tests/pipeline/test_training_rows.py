@@ -15,7 +15,8 @@ SEEDS = seeds(6, "tone", "name")
 
 def made(*rows: Example, **knobs: Any) -> list[TrainingRow]:
     asked = recipe(**knobs)
-    return list(training_rows(rows, seeds=SEEDS, recipe=asked, count=lambda text: len(text.split())))
+    shown = map(seed_example, SEEDS)
+    return list(training_rows(rows, shown=shown, recipe=asked, count=lambda text: len(text.split())))
 
 
 def words(row: TrainingRow) -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from app.core.errors import Conflict, InvalidInput, NotFound
+from app.core.ports import Engine
+from app.core.records import TrainingRow
 from app.core.states import JobStatus, WaitsFor
+from app.engine.fake import FakeEngine
+from app.pipeline.template import ALPACA
 from app.services.dataset_rows import EDITS, RowView, Texts
 from app.services.lease import Held
 from app.storage.artifacts import ROWS, Artifact, read_rows
-from tests.services.house import EVALUATION, SEEDS, SMALL_JOB, House
+from tests.services.house import BASE, EVALUATION, SEEDS, SMALL_JOB, House
 from tests.storage.samples import at_once
 
 FIRST = len(SEEDS)  # number of the first generated row
@@ -51,9 +56,9 @@ def inputs(house: House, job_id: str) -> list[str]:
     return [row["input"] for row in dataset(house, job_id).rows()]
 
 
-def finish(house: House, job_id: str) -> None:
+def finish(house: House, job_id: str, *, engine: Engine | None = None) -> None:
     house.services.mover.resume(job_id)
-    house.run(job_id)
+    house.run(job_id, engine=engine)
     assert (house.job(job_id).status, house.job(job_id).error_message) == (JobStatus.SUCCEEDED, None)
 
 
@@ -106,6 +111,33 @@ def test_what_is_learned_is_what_people_left(house: House) -> None:
     assert dataset_parents_of_adapter(house, job_id) == (learned.digest,)
     [told] = house.events(job_id, "rows_reviewed")
     assert told.message == f"rows changed: 1, deleted: 2; {len(before) - 2} are learned"
+
+
+class Reader(FakeEngine):
+    """Keeps what the first adapter learned."""
+
+    def __init__(self) -> None:
+        super().__init__(slots=1, base_name=BASE)
+        self.learned: list[TrainingRow] = []
+
+    def train(self, rows: Iterable[TrainingRow], **options: Any) -> Any:
+        listed = list(rows)
+        self.learned = self.learned or listed
+        return super().train(listed, **options)
+
+
+def test_what_is_shown_before_a_row_that_is_learned_is_as_people_left_it(house: House) -> None:
+    """A seed that somebody deleted as wrong, or put right, would be learned from all the same."""
+    job_id = held(house, training_shots=5, training_shots_share=1.0)
+    deleted, changed = list(dataset(house, job_id).rows())[:2]
+    house.services.review.delete(job_id, 0)
+    house.services.review.edit(job_id, 1, {"output": "splendid"})
+    engine = Reader()
+    finish(house, job_id, engine=engine)
+    wrong, right = (ALPACA.render(row["instruction"], row["input"]) for row in (deleted, changed))
+    before = [row.prompt for row in engine.learned if row.target != "splendid"]
+    assert any(f"{right}splendid\n" in prompt for prompt in before)
+    assert not any(f"{right}{changed['output']}\n" in prompt or wrong in prompt for prompt in before)
 
 
 def dataset_parents_of_adapter(house: House, job_id: str) -> tuple[str, ...]:
