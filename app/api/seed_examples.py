@@ -170,6 +170,7 @@ ROW: dict[str, Any] = {
         "num_tokens": 2,
         "samples": [],
         "sample_generators": [],
+        "sample_finish_reasons": [],
         "confidence": None,
         "merged": None,
     },

@@ -99,8 +99,9 @@ class Answer:
     prompt: str = ""
     samples: tuple[str, ...] = ()  # the other answers to the same task, where there are several
     sample_generators: tuple[str, ...] = ()  # who gave each of them
+    sample_finish_reasons: tuple[str, ...] = ()
     confidence: float | None = None  # how far the samples agree, 0 to 1
-    merged: str | None = None  # what is learned in place of the text: made of it and the samples. None: it is itself
+    merged: str | None = None  # learned in place of the text: made of it and the samples, once all are there
     passages: tuple[Passage, ...] = ()  # what was retrieved for it, with the weights, the texts left out
 
     @classmethod

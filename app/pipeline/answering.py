@@ -1,8 +1,7 @@
 """How a task is asked, and which of its answers is kept (paper §2; App. C: no demonstrations).
 
 Where an adapter answers, it is asked through the template it learned. Of several answers to one task, by several
-writers, behind several draws of demonstrations or sampled, the one most like the others is kept, or one is made of what
-they found.
+writers, behind several draws of demonstrations or sampled, the one most like the others is kept.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def _write(
         for wave, requests in waves:
             yield passages.write(wave, [asked for [asked] in requests])
     else:
-        yield from draw_answers(waves, recipe=bench.recipe, rules=rules, generator=bench.engine, on_answer=on_answer)
+        yield from draw_answers(waves, rules=rules, generator=bench.engine, on_answer=on_answer)
 
 
 def _waves(
@@ -163,13 +162,12 @@ def _demonstrations(name: str, candidate: Candidate, seeds: Sequence[Seed], reci
 def draw_answers(
     waves: Iterable[tuple[Sequence[Candidate], _Requests]],
     *,
-    recipe: Recipe,
     rules: Rules,
     generator: TextGenerator,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Generator[list[Answer]]:
     """For each wave (candidates, and all requests of each) one answer a candidate: the only one, or of several the most
-    agreed of those that the rules allow, or one made of what they found. ``on_answer`` is called as each request ends.
+    agreed of those that the rules allow. ``on_answer`` is called as each request ends.
     """
 
     def drawn() -> Iterator[tuple[_Asked, list[GenerationRequest]]]:
@@ -183,28 +181,19 @@ def draw_answers(
         for (candidates, requests, order), completions in found:
             told = (completion for _, completion in sorted(zip(order, completions, strict=True), key=itemgetter(0)))
             yield [
-                _choose(candidate, asked, list(islice(told, len(asked))), recipe=recipe, rules=rules)
+                _choose(candidate, asked, list(islice(told, len(asked))), rules)
                 for candidate, asked in zip(candidates, requests, strict=True)
             ]
 
 
 def _choose(
-    candidate: Candidate,
-    requests: Sequence[GenerationRequest],
-    samples: Sequence[Completion],
-    *,
-    recipe: Recipe,
-    rules: Rules,
+    candidate: Candidate, requests: Sequence[GenerationRequest], samples: Sequence[Completion], rules: Rules
 ) -> Answer:
     texts = [tidy(sample.text) for sample in samples]
     ends = [sample.finish_reason for sample in samples]
     usable = [rules.allows(candidate, text, end) for text, end in zip(texts, ends, strict=True)]
     position, agreement = most_agreed(texts, usable)
     answer = Answer.of(samples[position], prompt=requests[position].prompt)
-    merged = rules.merge(candidate, list(zip(texts, ends, strict=True))) if recipe.merge_findings else None
-    if merged is not None:
-        output, agreement = merged
-        answer = replace(answer, merged=output)
     if len(samples) == 1:
         return answer
     others = [sample for number, sample in enumerate(samples) if number != position]
@@ -212,6 +201,7 @@ def _choose(
         answer,
         samples=tuple(other.text for other in others),
         sample_generators=tuple(other.adapter or "base" for other in others),
+        sample_finish_reasons=tuple(other.finish_reason for other in others),
         confidence=round(agreement, 6),
     )
 

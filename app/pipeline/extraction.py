@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, combinations
 from operator import itemgetter
 
 from app.core.texts import evened
@@ -56,41 +57,78 @@ def write_findings(findings: Iterable[Finding]) -> str:
 
 
 def merge_findings(
-    answers: Sequence[Sequence[Finding] | None], input: str, *, expected: float, most: int, has_one_label: bool
+    answers: Sequence[tuple[Sequence[Finding] | None, Mapping[str, float]]],
+    input: str,
+    *,
+    expected: float,
+    most: int,
+    sharing: Collection[frozenset[str]],
+    is_apart: bool,
 ) -> list[tuple[str, float]]:
     """Answers made of the most found of these, the one of highest expected F1 first, each with how far they agree: the
     mean share of the answers that hold one of its findings.
 
-    That share is taken for how likely a finding is right, ``expected`` for how many right ones there are. A small base
-    overlooks most of them: what one answer of five holds is worth having where many are expected, and not where one is.
-    What is not written in the input is left out. ``most``: findings of an answer.
+    That share, weighed, is taken for how likely a finding is right, ``expected`` for how many right ones there are. A
+    small base overlooks most of them: what one answer of five holds is worth having where many are expected, and not
+    where one is.
 
-    ``answers``: each one's findings; None for an answer that says that there is nothing to find, as all do if most do.
-    ``has_one_label``: of a text found under several labels, only the most found of these is kept.
+    ``answers``: each one's findings, as ``placed`` gives them, with what a finding of a label counts (1 if it is not
+    named); None for an answer that says that there is nothing to find, as all do if most do. ``most``: findings of one.
+    ``sharing``: pairs of labels that one text may have; of a text found under others only the more found is kept.
+    ``is_apart``: of texts that stand in each other ("cancer", "lung cancer") only the more found is kept, too.
     """
-    if 2 * answers.count(None) > len(answers):
-        return [(NOTHING.capitalize(), answers.count(None) / len(answers))]
-    placed = [dict.fromkeys(_placed(found or (), input)) for found in answers]
-    votes = Counter(finding for found in placed for finding in found)
-    ranked = (_of_one_label(votes) if has_one_label else votes).most_common(most)
+    nothing = sum(found is None for found, _ in answers)
+    if 2 * nothing > len(answers):
+        return [(NOTHING.capitalize(), nothing / len(answers))]
+    held, votes = Counter[Finding](), dict[Finding, float]()
+    for found, weights in answers:
+        for finding in found or ():
+            held[finding] += 1
+            votes[finding] = votes.get(finding, 0.0) + weights.get(finding.label, 1.0)
+    votes = _undisputed(votes, sharing)
+    if is_apart:
+        votes = _apart(votes, input)
+    ranked = sorted(votes.items(), key=itemgetter(1), reverse=True)[:most]
     made, right = list[tuple[float, str, float]](), 0.0
     for number, (_, count) in enumerate(ranked, start=1):
         right += count / len(answers)
         if number == len(ranked) or ranked[number][1] < count:  # of findings that as many answers hold all or none
-            kept = sorted((finding for finding, _ in ranked[:number]), key=partial(_begin, input))
-            made.append((2 * right / (number + expected), write_findings(kept), right / number))
+            kept = [finding for finding, _ in ranked[:number]]
+            agreement = sum(held[finding] for finding in kept) / number / len(answers)
+            text = write_findings(sorted(kept, key=partial(_begin, input)))
+            made.append((2 * right / (number + expected), text, agreement))
     return [(text, agreement) for _, text, agreement in sorted(made, key=itemgetter(0), reverse=True)]
+
+
+def placed(found: Iterable[Finding], input: str) -> list[Finding]:
+    """Those that stand in the input, as they are written there, each once."""
+    return list(dict.fromkeys(_placed(found, input)))
 
 
 def place_of(text: str, input: str) -> re.Match[str] | None:
     """Where a text stands in the input, as whole words: as it is written, or else in other letter case."""
+    return next(chain(_places(text, input), _places(text, input, re.IGNORECASE)), None)
+
+
+def _places(text: str, input: str, flags: re.RegexFlag = re.NOFLAG) -> Iterator[re.Match[str]]:
     words = r"\s+".join(map(re.escape, text.split()))
-    pattern = rf"(?<!\w){words}(?!\w)"
-    return (re.search(pattern, input) or re.search(pattern, input, re.IGNORECASE)) if text.split() else None
+    return re.finditer(rf"(?<!\w){words}(?!\w)", input, flags) if words else iter(())
+
+
+def pairs_that_share(findings: Sequence[Finding]) -> Iterator[frozenset[str]]:
+    """Of each two findings of one text under different heads: their labels."""
+    for one, other in combinations(findings, 2):
+        if evened(one.text) == evened(other.text) and one.head != other.head:
+            yield _pair(one, other)
+
+
+def stand_apart(findings: Sequence[Finding], input: str) -> bool:
+    """Whether none of them stands only where another one does."""
+    votes = dict.fromkeys(findings, 1.0)
+    return len(_apart(votes, input)) == len(votes)
 
 
 def _placed(found: Iterable[Finding], input: str) -> Iterator[Finding]:
-    """Those that stand in the input, as they are written there."""
     for finding in found:
         text, subject = place_of(finding.text, input), place_of(finding.subject, input)
         if text is not None and (subject is not None or not finding.subject):
@@ -98,16 +136,31 @@ def _placed(found: Iterable[Finding], input: str) -> Iterator[Finding]:
             yield replace(finding, text=" ".join(text.group().split()), subject=own)
 
 
-def _of_one_label(votes: Counter[Finding]) -> Counter[Finding]:
-    head_of: dict[str, str] = {}
-    for finding, _ in votes.most_common():
-        head_of.setdefault(evened(finding.text), finding.head)
-    return Counter({one: count for one, count in votes.items() if one.head == head_of[evened(one.text)]})
+def _undisputed(votes: Mapping[Finding, float], sharing: Collection[frozenset[str]]) -> dict[Finding, float]:
+    """Without what is found under another label more often, unless both may be right."""
+    kept, of_text = dict[Finding, float](), dict[str, list[Finding]]()
+    for finding, count in sorted(votes.items(), key=itemgetter(1), reverse=True):
+        others = of_text.setdefault(evened(finding.text), [])
+        if all(finding.head == other.head or _pair(finding, other) in sharing for other in others):
+            others.append(finding)
+            kept[finding] = count
+    return kept
 
 
-def has_one_label(findings: Sequence[Finding]) -> bool:
-    """Whether no text is found under two labels."""
-    return len({(evened(one.text), one.head) for one in findings}) == len({evened(one.text) for one in findings})
+def _pair(one: Finding, other: Finding) -> frozenset[str]:
+    return frozenset((one.label, other.label))
+
+
+def _apart(votes: Mapping[Finding, float], input: str) -> dict[Finding, float]:
+    """Without what stands only where something more found (as often found: longer) stands."""
+    taken, kept = list[tuple[int, int]](), dict[Finding, float]()
+    for finding, count in sorted(votes.items(), key=lambda vote: (-vote[1], -len(vote[0].text))):
+        places = [place.span() for place in _places(finding.text, input)]
+        free = [(begin, end) for begin, end in places if not any(begin < last and first < end for first, last in taken)]
+        if free:
+            kept[finding] = count
+            taken += free
+    return kept
 
 
 def _begin(input: str, finding: Finding) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from app.core.records import Answer, Candidate, Example, Rejection
 from app.pipeline.answering import ANSWERS, answer_all, judge_answer
 from app.pipeline.bench import ROWS, Bench
+from app.pipeline.merging import Merger
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.trust import seeds_to_write_for
 from app.pipeline.validity import Rules
@@ -31,10 +32,15 @@ def _candidates(bench: Bench) -> Iterator[Candidate]:
 def _judge(bench: Bench, rules: Rules) -> None:
     """Candidates and answers are read side by side, once for each file that is written: no list of all."""
 
-    def judged() -> Iterator[Example | Rejection]:
+    def answered() -> Iterator[tuple[Candidate, Answer]]:
         answers = (from_row(Answer, row) for row in bench.kept(ANSWERS, unit=1))
-        for candidate, answer in zip(_candidates(bench), answers, strict=True):
-            yield judge_answer(candidate, answer, recipe=bench.recipe, rules=rules)
+        return zip(_candidates(bench), answers, strict=True)
+
+    merger = Merger(answered(), recipe=bench.recipe, rules=rules)
+
+    def judged() -> Iterator[Example | Rejection]:
+        for candidate, answer in answered():
+            yield judge_answer(candidate, merger.merge(candidate, answer), recipe=bench.recipe, rules=rules)
 
     outcomes = Counter(result.reason if isinstance(result, Rejection) else KEPT for result in judged())
     bench.write(ROWS, (to_row(result) for result in judged() if isinstance(result, Example)))

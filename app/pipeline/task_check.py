@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from app.core.records import Answer, Candidate, Example, Seed
 from app.pipeline.answering import ANSWERS, answer_all, judge_answer
 from app.pipeline.bench import ROWS, Bench
+from app.pipeline.merging import Merger
 from app.pipeline.rows import from_row, to_row
 from app.pipeline.trust import TaskScore, score_tasks
 from app.pipeline.validity import Rules
@@ -30,9 +31,11 @@ def _questions(seeds: Sequence[Seed]) -> Iterator[Candidate]:
 
 def _usable(bench: Bench, rules: Rules) -> Iterator[str | None]:
     """What would be learned of each answer."""
-    answers = (from_row(Answer, row) for row in bench.kept(ANSWERS, unit=1))
-    for question, answer in zip(_questions(bench.split.training), answers, strict=True):
-        judged = judge_answer(question, answer, recipe=bench.recipe, rules=rules)
+    answers = [from_row(Answer, row) for row in bench.kept(ANSWERS, unit=1)]
+    pairs = list(zip(_questions(bench.split.training), answers, strict=True))
+    merger = Merger(pairs, recipe=bench.recipe, rules=rules)
+    for question, answer in pairs:
+        judged = judge_answer(question, merger.merge(question, answer), recipe=bench.recipe, rules=rules)
         yield judged.output if isinstance(judged, Example) else None
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from app.core.records import Candidate, Check, Seed
 from app.core.texts import evened
@@ -20,8 +21,10 @@ from app.pipeline.extraction import (
     SEGMENT,
     Finding,
     findings_of,
-    has_one_label,
     merge_findings,
+    pairs_that_share,
+    placed,
+    stand_apart,
 )
 
 _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")  # not the 1 of a name like "Rate1"
@@ -39,8 +42,10 @@ class Profile:
     is_one_word_head: bool
     is_extractive: bool  # every text stands in the input
     is_list: bool  # and some outputs are several texts of it
-    has_one_label: bool  # no text is found under two labels
+    sharing: frozenset[frozenset[str]]  # labels that one text is found under
+    is_apart: bool  # no text is found within another
     findings_a_word: float  # of input
+    labels_found: Counter[str]  # of all findings
     most_findings: int
     most_finding_words: int
     has_input_numbers: bool  # every number stands in the input
@@ -74,22 +79,40 @@ class Rules:
         is_whole = bool(output) and finish_reason != "length"
         return is_whole and all(check.is_passed for check in self.checks(candidate, output))
 
-    def merge(self, candidate: Candidate, answers: Sequence[tuple[str, str]]) -> tuple[str, float] | None:
-        """One answer made of what several (text, finish reason) found in the input, and how far they agree.
+    def findings(self, candidate: Candidate, text: str, finish_reason: str) -> list[Finding] | None:
+        """What an answer found as the task's seeds do and the input holds; None: it says that there is nothing.
+
+        A cut end is left out. Only of tasks that list findings.
+        """
+        found = _sound_findings(text, finish_reason, candidate, self._profiles[candidate.task or ""])
+        return None if found is None else placed(found, candidate.input)
+
+    def share_of_label(self, task: str, label: str) -> float | None:
+        """Of all findings of the task's seeds, those of this label; None where others than the seeds' are expected.
+
+        A label that the seeds do not have counts as half a finding.
+        """
+        profile = self._profiles[task]
+        count = profile.labels_found[label]
+        if not count and profile.heads is None:
+            return None
+        return (count or 0.5) / max(1, profile.labels_found.total())
+
+    def merge(
+        self, candidate: Candidate, answers: Sequence[tuple[Sequence[Finding] | None, Mapping[str, float]]]
+    ) -> tuple[str, float]:
+        """One answer made of several's ``findings`` (with what those of a label count), and how far they agree.
 
         Of all that can be made of them, what passes for the seeds' and has the highest expected F1; "" if nothing does.
-        None where the task's seeds are no lists of texts of their inputs.
         """
-        profile = self._profiles.get(candidate.task or "")
-        if profile is None or not profile.is_list:
-            return None
-        found = [_sound_findings(text, finish_reason, candidate, profile) for text, finish_reason in answers]
+        profile = self._profiles[candidate.task or ""]
         made = merge_findings(
-            found,
+            answers,
             candidate.input,
             expected=profile.findings_a_word * len(candidate.input.split()),
             most=profile.most_findings,
-            has_one_label=profile.has_one_label,
+            sharing=profile.sharing,
+            is_apart=profile.is_apart,
         )
         asked = (candidate.input, candidate.instruction, profile)
         return next((kept for kept in made if not fault_of_output(kept[0], *asked)), ("", 0.0))
@@ -122,7 +145,9 @@ def profile_of(seeds: Sequence[Seed]) -> Profile:
         is_one_word_head=is_headed and all(" " not in head for head in heads),
         is_extractive=is_extractive,
         is_list=is_list,
-        has_one_label=all(map(has_one_label, found)),
+        sharing=frozenset(chain.from_iterable(map(pairs_that_share, found))),
+        is_apart=all(stand_apart(own, seed.input) for own, seed in zip(found, full, strict=True)),
+        labels_found=Counter(one.label for own in found for one in own),
         findings_a_word=sum(map(len, found)) / max(1, sum(input_words)),
         most_findings=_generous(max(map(len, found), default=0)),
         most_finding_words=_generous(max((len(one.text.split()) for own in found for one in own), default=0)),

@@ -17,7 +17,7 @@ from app.core.recipe import Recipe
 from app.core.records import Answer, Candidate, Example, Origin, Passage, Reply, Seed
 from app.core.states import JobStatus
 from app.models import Job
-from app.pipeline.answering import ANSWERS
+from app.pipeline.answering import ANSWERS, tidy
 from app.pipeline.instructions import REPLIES
 from app.pipeline.rows import from_row
 from app.pipeline.stages import chooses
@@ -125,7 +125,8 @@ class Lineage:
             candidates = self._open(made, instructions)
             replies = _records(candidates, REPLIES, Reply)
             reply = next((reply for reply in replies if reply.index == example.reply), None)
-            answer = self._answer(candidates, self._open(made, responses), example)
+            output = from_row(Texts, found[WAS]).output if WAS in found else example.output
+            answer = _with_merged(self._answer(candidates, self._open(made, responses), example), output)
         with self._database.session(read_only=True) as uow:
             corpus = job.recipe.get("corpus") or ""
             texts = read_passages(uow, self._artifacts, corpus, [passage.id for passage in example.passages])
@@ -250,6 +251,11 @@ def _find_row(dataset: Artifact, job_id: str, row: str) -> tuple[int, dict[str, 
 
 def _records(artifact: Artifact, file: str, kind: type[T]) -> Iterator[T]:
     return (from_row(kind, row) for row in read_lines(artifact.folder / file))
+
+
+def _with_merged(answer: Answer | None, output: str) -> Answer | None:
+    """``output``: of the row as it was made, which may be no single answer's."""
+    return answer if answer is None or tidy(answer.text) == output else replace(answer, merged=output)
 
 
 def _in_order(seeds: Iterable[Seed], ids: Sequence[str]) -> Iterator[Seed]:

@@ -15,6 +15,7 @@ from app.pipeline.acceptance import Acceptance
 from app.pipeline.answering import draw_answers, judge_answer, request_answers
 from app.pipeline.cut_texts import cut_texts, without_cut
 from app.pipeline.instructions import write_replies
+from app.pipeline.merging import Merger
 from app.pipeline.validity import Rules
 from app.services.seed_report import Projection, RejectedItems, Trial
 
@@ -134,9 +135,10 @@ def _answer(
         for candidate in candidates
     ]
     rules = Rules(seeds, is_strict=recipe.validity == "strict")
-    waves = draw_answers([(candidates, requests)], recipe=recipe, rules=rules, generator=engine)
-    pairs = zip(candidates, (answer for answers in waves for answer in answers), strict=True)
-    return [judge_answer(candidate, answer, recipe=recipe, rules=rules) for candidate, answer in pairs]
+    waves = draw_answers([(candidates, requests)], rules=rules, generator=engine)
+    pairs = list(zip(candidates, (answer for answers in waves for answer in answers), strict=True))
+    merger = Merger(pairs, recipe=recipe, rules=rules)
+    return [judge_answer(item, merger.merge(item, answer), recipe=recipe, rules=rules) for item, answer in pairs]
 
 
 def _by_reason(judged: Iterable[object]) -> tuple[RejectedItems, ...]:

@@ -12,6 +12,7 @@ import pytest
 from app.core.records import Answer, Candidate, Completion, Example, GenerationRequest, Origin, Rejection
 from app.engine.fake import FakeEngine
 from app.pipeline.answering import draw_answers, judge_answer, request_answers
+from app.pipeline.merging import Merger
 from app.pipeline.prompts import response_prompt
 from app.pipeline.template import ALPACA
 from app.pipeline.turns import count_prompts, prompt_of
@@ -111,7 +112,7 @@ def test_of_several_answers_the_one_most_like_the_others_is_kept() -> None:
     engine, knobs = Wavering(), recipe(response_samples=4)
     requests = request_answers(candidate(), seeds=SEEDS, recipe=knobs, **ABOUT)
     rules = Rules([], is_strict=False)
-    [[answer]] = draw_answers([([candidate()], [requests])], recipe=knobs, rules=rules, generator=engine)
+    [[answer]] = draw_answers([([candidate()], [requests])], rules=rules, generator=engine)
     assert answer.text == "rose by 5"
     assert answer.samples == ("fell", "rose by 5 percent", "rose by 5")
     assert answer.confidence == pytest.approx((0 + 6 / 7 + 1) / 3, abs=1e-6)
@@ -133,7 +134,8 @@ def test_of_an_extraction_one_answer_is_made_and_all_that_were_given_are_kept() 
     knobs = recipe(response_samples=3, validity="strict", merge_findings=True)
     rules = Rules(shown, is_strict=True)
     requests = request_answers(item, seeds=shown, recipe=knobs, **ABOUT)
-    [[answer]] = draw_answers([([item], [requests])], recipe=knobs, rules=rules, generator=Reader())
+    [[answer]] = draw_answers([([item], [requests])], rules=rules, generator=Reader())
+    answer = Merger([(item, answer)], recipe=knobs, rules=rules).merge(item, answer)
     assert answer.merged == "Rhine Ltd, Alder Bank"
     assert {answer.text, *answer.samples} == {"Rhine Ltd, Rhine Ltd, Rhi", "Alder Bank, Oslo", "Rhine Ltd, Alder Bank"}
     example = judge_answer(item, answer, recipe=knobs, rules=rules)
@@ -180,7 +182,7 @@ def test_what_stands_behind_one_draw_is_asked_together_and_each_answer_finds_its
     engine, knobs = Echo(), recipe(response_shots=2, response_draws=3)
     items = [candidate(number, input=f"Sales rose by {number}.") for number in range(4)]
     requests = [request_answers(item, seeds=SEEDS, recipe=knobs, **ABOUT) for item in items]
-    [answers] = draw_answers([(items, requests)], recipe=knobs, rules=Rules([], is_strict=False), generator=engine)
+    [answers] = draw_answers([(items, requests)], rules=Rules([], is_strict=False), generator=engine)
     for item, answer in zip(items, answers, strict=True):
         told = (answer.text, *answer.samples)
         assert len(told) == 3
@@ -195,7 +197,6 @@ def test_what_stands_behind_one_draw_is_asked_together_and_each_answer_finds_its
 def test_one_answer_needs_no_agreement() -> None:
     [[answer]] = draw_answers(
         [([candidate()], [[asked(candidate())]])],
-        recipe=recipe(),
         rules=Rules([], is_strict=False),
         generator=FakeEngine(),
     )

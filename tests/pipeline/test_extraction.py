@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.records import Candidate, Seed
+from app.core.records import Answer, Candidate, Seed
 from app.pipeline.extraction import Finding, findings_of, write_findings
+from app.pipeline.merging import Merger
 from app.pipeline.validity import Rules
+from tests.pipeline.samples import recipe
 
 ASK = "Find names: ORG (firm), LOC (place). None if there is none."
 NAMES = [
@@ -34,7 +36,22 @@ def merged(seeds: list[Seed], input: str, *answers: str, cut: str | None = None)
     """``cut``: one more answer, at which the limit fell."""
     asked = Candidate(seeds[0].instruction, input, seeds[0].task, 0, 0, ())
     told = [(answer, "stop") for answer in answers] + ([] if cut is None else [(cut, "length")])
-    return Rules(seeds, is_strict=True).merge(asked, told)
+    [made] = learned(seeds, [(asked, answer_of(told))])
+    return None if made.merged is None else (made.merged, made.confidence if made.confidence is not None else 1.0)
+
+
+def answer_of(told: list[tuple[str, str]], *, writers: str = "") -> Answer:
+    """What several said, with how each ended; ``writers``: a letter each."""
+    by = list(writers or "b" * len(told))
+    (text, end), *others = told
+    texts, ends = tuple(text for text, _ in others), tuple(end for _, end in others)
+    return Answer(text, end, 3, by[0], samples=texts, sample_generators=tuple(by[1:]), sample_finish_reasons=ends)
+
+
+def learned(seeds: list[Seed], pairs: list[tuple[Candidate, Answer]], *, validity: str = "strict") -> list[Answer]:
+    rules = Rules(seeds, is_strict=validity == "strict")
+    merger = Merger(pairs, recipe=recipe(merge_findings=True, validity="strict"), rules=rules)
+    return [merger.merge(*pair) for pair in pairs]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +135,48 @@ def test_what_is_told_of_a_subject_stays_with_it() -> None:
     )
     assert made is not None
     assert made[0] in ("rents -> May: 4; rents -> June: 6", "rents -> May: 4", "rents -> June: 6")
-    assert merged(FIGURES, "In May rents were 4.", "dues -> May: 4") == ("", 0.0)
+    assert merged(FIGURES, "In May rents were 4.", "dues -> May: 4", "dues -> May: 4") == ("", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["ORG: Baltic Bank, Baltic", "ORG: Baltic Bank"], "ORG: Baltic Bank"),  # the more found
+        (["ORG: Baltic Bank, Baltic", "ORG: Baltic"], "ORG: Baltic"),
+        (["ORG: Baltic Bank, Baltic"], "ORG: Baltic Bank"),  # of as often found the longer
+    ],
+)
+def test_of_texts_within_each_other_one_is_kept(answers: list[str], expected: str) -> None:
+    made = merged(NAMES, "Kiel is said to owe Baltic Bank.", *answers)
+    assert made is not None
+    assert made[0] == expected
+
+
+def test_a_text_that_stands_by_itself_too_is_kept() -> None:
+    """As it is where the seeds' own texts stand in each other."""
+    made = merged(NAMES, "Baltic Bank owes Baltic.", "ORG: Baltic Bank, Baltic", "ORG: Baltic Bank, Baltic")
+    assert made == ("ORG: Baltic Bank, Baltic", 1.0)
+    nested = Seed("names", ASK, "Alder Bank paid.", "ORG: Alder Bank, Alder")
+    made = merged([*NAMES, nested], "Kiel owes Baltic Bank.", "ORG: Baltic Bank, Baltic", "ORG: Baltic Bank, Baltic")
+    assert made == ("ORG: Baltic Bank, Baltic", 1.0)
+
+
+def test_one_text_has_such_labels_only_as_the_seeds_show_together() -> None:
+    same = Seed("figures", FIGURES[0].instruction, "In May and June rents were 4.", "rents -> May: 4; rents -> June: 4")
+    told, said = "In May sales were 8, and in June.", ["sales -> May: 8; sales -> June: 8", "sales -> May: 8"]
+    assert merged(FIGURES, told, *said) == ("sales -> May: 8", 1.0)
+    assert merged([*FIGURES, same], told, *said) == ("sales -> May: 8; sales -> June: 8", 0.75)
+
+
+def test_what_a_writer_says_far_more_often_than_the_seeds_counts_less() -> None:
+    """An adapter of eight seeds, two of which say so, called every figure a false positive."""
+    odd = Seed("figures", FIGURES[0].instruction, "Of 9 nothing is known.", "odd: 9")
+    seeds = [*FIGURES * 3, odd]
+    numbers = range(10, 30)
+    asked = [Candidate(odd.instruction, f"Profit was {n} in May.", "figures", n, 0, ()) for n in numbers]
+    said = [[(f"odd: {n}", "stop")] * 3 + [(f"Profit -> May: {n}", "stop")] * 2 for n in numbers]
+    pairs = [(each, answer_of(answers, writers="aaabb")) for each, answers in zip(asked, said, strict=True)]
+    assert [answer.merged for answer in learned(seeds, pairs)] == [f"Profit -> May: {n}" for n in numbers]
 
 
 def test_a_single_text_with_commas_is_no_list() -> None:
@@ -132,5 +190,6 @@ def test_labels_and_prose_are_no_lists() -> None:
     assert merged(tone, "Firm 9 grew", "good", "bad") is None
     assert merged(prose, "Event z surprised all", "Since z few had looked") is None
     unknown = Candidate("Anything?", "Anything", "another", 0, 0, ())
-    assert Rules(NAMES, is_strict=True).merge(unknown, [("ORG: Anything", "stop")]) is None
-    assert Rules(NAMES, is_strict=False).merge(Candidate(ASK, TEXT, "names", 0, 0, ()), [("ORG: Kiel", "stop")]) is None
+    said = answer_of([("ORG: Anything", "stop")])
+    assert learned(NAMES, [(unknown, said)]) == [said]
+    assert learned(NAMES, [(Candidate(ASK, TEXT, "names", 0, 0, ()), said)], validity="off") == [said]

@@ -63,6 +63,7 @@ class AnswerBody(BaseModel):
     num_tokens: int
     samples: list[str] = Field(description="Other answers to the same task, where several were drawn.")
     sample_generators: list[str] = Field(description="Who gave each of them: base, or an adapter's id.")
+    sample_finish_reasons: list[str] = Field(description="And how each ended: stop, or length where it was cut off.")
     confidence: float | None = Field(description="How far they agree, 0 to 1.")
     merged: str | None = Field(
         description="What the row says instead, made of what the text and the samples found in the input; null: the "
