@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, combinations
+from itertools import combinations
 from operator import itemgetter
 
 from app.core.texts import evened
@@ -63,7 +63,6 @@ def merge_findings(
     expected: float,
     most: int,
     sharing: Collection[frozenset[str]],
-    is_apart: bool,
 ) -> list[tuple[str, float]]:
     """Answers made of the most found of these, the one of highest expected F1 first, each with how far they agree: the
     mean share of the answers that hold one of its findings.
@@ -75,7 +74,6 @@ def merge_findings(
     ``answers``: each one's findings, as ``placed`` gives them, with what a finding of a label counts (1 if it is not
     named); None for an answer that says that there is nothing to find, as all do if most do. ``most``: findings of one.
     ``sharing``: pairs of labels that one text may have; of a text found under others only the more found is kept.
-    ``is_apart``: of texts that stand in each other ("cancer", "lung cancer") only the more found is kept, too.
     """
     nothing = sum(found is None for found, _ in answers)
     if 2 * nothing > len(answers):
@@ -86,8 +84,6 @@ def merge_findings(
             held[finding] += 1
             votes[finding] = votes.get(finding, 0.0) + weights.get(finding.label, 1.0)
     votes = _undisputed(votes, sharing)
-    if is_apart:
-        votes = _apart(votes, input)
     ranked = sorted(votes.items(), key=itemgetter(1), reverse=True)[:most]
     made, right = list[tuple[float, str, float]](), 0.0
     for number, (_, count) in enumerate(ranked, start=1):
@@ -107,12 +103,9 @@ def placed(found: Iterable[Finding], input: str) -> list[Finding]:
 
 def place_of(text: str, input: str) -> re.Match[str] | None:
     """Where a text stands in the input, as whole words: as it is written, or else in other letter case."""
-    return next(chain(_places(text, input), _places(text, input, re.IGNORECASE)), None)
-
-
-def _places(text: str, input: str, flags: re.RegexFlag = re.NOFLAG) -> Iterator[re.Match[str]]:
     words = r"\s+".join(map(re.escape, text.split()))
-    return re.finditer(rf"(?<!\w){words}(?!\w)", input, flags) if words else iter(())
+    pattern = rf"(?<!\w){words}(?!\w)"
+    return (re.search(pattern, input) or re.search(pattern, input, re.IGNORECASE)) if text.split() else None
 
 
 def pairs_that_share(findings: Sequence[Finding]) -> Iterator[frozenset[str]]:
@@ -120,12 +113,6 @@ def pairs_that_share(findings: Sequence[Finding]) -> Iterator[frozenset[str]]:
     for one, other in combinations(findings, 2):
         if evened(one.text) == evened(other.text) and one.head != other.head:
             yield _pair(one, other)
-
-
-def stand_apart(findings: Sequence[Finding], input: str) -> bool:
-    """Whether none of them stands only where another one does."""
-    votes = dict.fromkeys(findings, 1.0)
-    return len(_apart(votes, input)) == len(votes)
 
 
 def _placed(found: Iterable[Finding], input: str) -> Iterator[Finding]:
@@ -149,18 +136,6 @@ def _undisputed(votes: Mapping[Finding, float], sharing: Collection[frozenset[st
 
 def _pair(one: Finding, other: Finding) -> frozenset[str]:
     return frozenset((one.label, other.label))
-
-
-def _apart(votes: Mapping[Finding, float], input: str) -> dict[Finding, float]:
-    """Without what stands only where something more found (as often found: longer) stands."""
-    taken, kept = list[tuple[int, int]](), dict[Finding, float]()
-    for finding, count in sorted(votes.items(), key=lambda vote: (-vote[1], -len(vote[0].text))):
-        places = [place.span() for place in _places(finding.text, input)]
-        free = [(begin, end) for begin, end in places if not any(begin < last and first < end for first, last in taken)]
-        if free:
-            kept[finding] = count
-            taken += free
-    return kept
 
 
 def _begin(input: str, finding: Finding) -> int:

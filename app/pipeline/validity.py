@@ -24,7 +24,6 @@ from app.pipeline.extraction import (
     merge_findings,
     pairs_that_share,
     placed,
-    stand_apart,
 )
 
 _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")  # not the 1 of a name like "Rate1"
@@ -43,7 +42,6 @@ class Profile:
     is_extractive: bool  # every text stands in the input
     is_list: bool  # and some outputs are several texts of it
     sharing: frozenset[frozenset[str]]  # labels that one text is found under
-    is_apart: bool  # no text is found within another
     findings_a_word: float  # of input
     labels_found: Counter[str]  # of all findings
     most_findings: int
@@ -112,7 +110,6 @@ class Rules:
             expected=profile.findings_a_word * len(candidate.input.split()),
             most=profile.most_findings,
             sharing=profile.sharing,
-            is_apart=profile.is_apart,
         )
         asked = (candidate.input, candidate.instruction, profile)
         return next((kept for kept in made if not fault_of_output(kept[0], *asked)), ("", 0.0))
@@ -146,7 +143,6 @@ def profile_of(seeds: Sequence[Seed]) -> Profile:
         is_extractive=is_extractive,
         is_list=is_list,
         sharing=frozenset(chain.from_iterable(map(pairs_that_share, found))),
-        is_apart=all(stand_apart(own, seed.input) for own, seed in zip(found, full, strict=True)),
         labels_found=Counter(one.label for own in found for one in own),
         findings_a_word=sum(map(len, found)) / max(1, sum(input_words)),
         most_findings=_generous(max(map(len, found), default=0)),

@@ -138,29 +138,6 @@ def test_what_is_told_of_a_subject_stays_with_it() -> None:
     assert merged(FIGURES, "In May rents were 4.", "dues -> May: 4", "dues -> May: 4") == ("", 0.0)
 
 
-@pytest.mark.parametrize(
-    ("answers", "expected"),
-    [
-        (["ORG: Baltic Bank, Baltic", "ORG: Baltic Bank"], "ORG: Baltic Bank"),  # the more found
-        (["ORG: Baltic Bank, Baltic", "ORG: Baltic"], "ORG: Baltic"),
-        (["ORG: Baltic Bank, Baltic"], "ORG: Baltic Bank"),  # of as often found the longer
-    ],
-)
-def test_of_texts_within_each_other_one_is_kept(answers: list[str], expected: str) -> None:
-    made = merged(NAMES, "Kiel is said to owe Baltic Bank.", *answers)
-    assert made is not None
-    assert made[0] == expected
-
-
-def test_a_text_that_stands_by_itself_too_is_kept() -> None:
-    """As it is where the seeds' own texts stand in each other."""
-    made = merged(NAMES, "Baltic Bank owes Baltic.", "ORG: Baltic Bank, Baltic", "ORG: Baltic Bank, Baltic")
-    assert made == ("ORG: Baltic Bank, Baltic", 1.0)
-    nested = Seed("names", ASK, "Alder Bank paid.", "ORG: Alder Bank, Alder")
-    made = merged([*NAMES, nested], "Kiel owes Baltic Bank.", "ORG: Baltic Bank, Baltic", "ORG: Baltic Bank, Baltic")
-    assert made == ("ORG: Baltic Bank, Baltic", 1.0)
-
-
 def test_one_text_has_such_labels_only_as_the_seeds_show_together() -> None:
     same = Seed("figures", FIGURES[0].instruction, "In May and June rents were 4.", "rents -> May: 4; rents -> June: 4")
     told, said = "In May sales were 8, and in June.", ["sales -> May: 8; sales -> June: 8", "sales -> May: 8"]
