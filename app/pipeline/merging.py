@@ -16,7 +16,7 @@ from app.core.records import Answer, Candidate
 from app.pipeline.answering import tidy
 from app.pipeline.validity import Rules
 
-_AS_SEEDS = 10  # findings in the seeds' shares that are added to a writer's: of a few answers nothing follows
+_AS_SEEDS = 10  # findings in the seeds' shares that are added to a writer's: of a few answers little follows
 
 
 class Merger:
@@ -58,6 +58,7 @@ class Merger:
 def _told(answer: Answer) -> Iterator[tuple[str, str, str]]:
     """Writer, text and finish reason of each answer to one task."""
     yield answer.generator, tidy(answer.text), answer.finish_reason
+    writers = answer.sample_generators or (answer.generator,) * len(answer.samples)  # of a version that kept none
     ends = answer.sample_finish_reasons or ("stop",) * len(answer.samples)
-    for writer, text, finish_reason in zip(answer.sample_generators, answer.samples, ends, strict=True):
+    for writer, text, finish_reason in zip(writers, answer.samples, ends, strict=True):
         yield writer, tidy(text), finish_reason
