@@ -300,7 +300,7 @@ class Recipe(BaseModel):
         if self.responders_join and not self.responders and self.iterations == 1:
             yield "responders_join", "needs responders: there is nobody to answer beside the base"
         if self.responders_join and self.retrieval != "none":
-            yield "responders_join", "must be false with retrieval, and responders 0: one writer reads the passages"
+            yield "responders_join", "must be false with retrieval: one writer reads the passages"
 
     def count_answers(self, num_writers: int) -> int:
         """Answers to each new task, of which one is kept, where so many adapters answer; but for retrieval's."""

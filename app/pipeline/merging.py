@@ -25,34 +25,36 @@ class Merger:
     def __init__(self, pairs: Iterable[tuple[Candidate, Answer]], *, recipe: Recipe, rules: Rules) -> None:
         """``pairs`` are only counted."""
         self._rules, self._is_on = rules, recipe.merge_findings
-        self._found: dict[tuple[str, str], Counter[str]] = {}  # labels by task and writer
+        labels: dict[tuple[str, str], Counter[str]] = {}  # of what was found, by task and writer
         for candidate, answer in pairs if self._is_on else ():
             if rules.lists_findings(candidate.task):
                 for writer, text, finish_reason in _told(answer):
                     found = rules.findings(candidate, text, finish_reason) or ()
-                    labels = self._found.setdefault((candidate.task or "", writer), Counter())
-                    labels.update(finding.label for finding in found)
+                    own = labels.setdefault((candidate.task or "", writer), Counter())
+                    own.update(finding.label for finding in found)
+        self._weights = {(task, writer): _weigh(own, task, rules) for (task, writer), own in labels.items()}
 
     def merge(self, candidate: Candidate, answer: Answer) -> Answer:
         """With what is learned in its text's place, and how far that agrees with all; other tasks' as they are."""
         if not self._is_on or not self._rules.lists_findings(candidate.task):
             return answer
         answers = [
-            (self._rules.findings(candidate, text, finish_reason), self._weights(candidate.task or "", writer))
+            (self._rules.findings(candidate, text, finish_reason), self._weights[candidate.task or "", writer])
             for writer, text, finish_reason in _told(answer)
         ]
         output, agreement = self._rules.merge(candidate, answers)
         return replace(answer, merged=output, confidence=round(agreement, 6) if answer.samples else None)
 
-    def _weights(self, task: str, writer: str) -> Mapping[str, float]:
-        found = self._found[task, writer]
-        due = {label: self._rules.share_of_label(task, label) for label in found}
-        total = found.total() + _AS_SEEDS
-        return {
-            label: min(1.0, share * total / (found[label] + share * _AS_SEEDS))
-            for label, share in due.items()
-            if share is not None
-        }
+
+def _weigh(found: Counter[str], task: str, rules: Rules) -> Mapping[str, float]:
+    """What a finding of each label counts: the label's share of the seeds' findings over its share of the writer's."""
+    due = {label: rules.share_of_label(task, label) for label in found}
+    total = found.total() + _AS_SEEDS
+    return {
+        label: min(1.0, share * total / (found[label] + share * _AS_SEEDS))
+        for label, share in due.items()
+        if share is not None
+    }
 
 
 def _told(answer: Answer) -> Iterator[tuple[str, str, str]]:

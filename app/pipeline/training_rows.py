@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from app.core.recipe import Recipe
 from app.core.records import Example, Origin, Seed, TrainingRow
@@ -32,12 +33,8 @@ def training_rows(
         return count(text) + _ENDS <= recipe.max_length
 
     for row in examples:
-
-        def whole(before: Sequence[Seed], row: Example = row) -> str:
-            return ALPACA.render(row.instruction, row.input, shown=before) + row.output
-
         drawn = _draw(row, of_task.get((row.domain, row.task), []), recipe)
-        before = shorten(drawn, whole, fits=fits, least=0)
+        before = shorten(drawn, partial(_whole, row), fits=fits, least=0)
         prompt = ALPACA.render(row.instruction, row.input, shown=before)
         yield TrainingRow(prompt, row.output, row.weight, is_seed=row.origin is Origin.SEED)
 
@@ -55,6 +52,10 @@ def seed_example(seed: Seed) -> Example:
         generator="user",
         domain=seed.domain,
     )
+
+
+def _whole(row: Example, before: Sequence[Seed]) -> str:
+    return ALPACA.render(row.instruction, row.input, shown=before) + row.output
 
 
 def _draw(row: Example, own: Sequence[Example], recipe: Recipe) -> Sequence[Seed]:
