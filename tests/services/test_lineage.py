@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.core.errors import InvalidInput, NotFound
-from app.core.records import Origin
+from app.core.records import Completion, GenerationRequest, Origin
+from app.engine.fake import FakeEngine
 from app.services.lineage import RowLineage, SeedRow
 from app.services.seed_sets import load_seeds
-from tests.services.house import EVALUATION, SEEDS, SMALL_JOB, House
+from tests.services.house import BASE, EVALUATION, SEEDS, SMALL_JOB, House
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,42 @@ def test_a_row_answered_with_passages(house: House) -> None:
     assert len(found.passages) == 3
     assert {passage.text for passage in found.passages} <= set(texts)
     assert sum(passage.weight for passage in found.passages) == pytest.approx(1)
+
+
+class Finder(FakeEngine):
+    """Finds the first word of an input in one answer, the last in the next."""
+
+    def generate(self, requests: Sequence[GenerationRequest], **options: Any) -> list[Completion]:
+        done = super().generate(requests, **options)
+        ends = [
+            (text, text.rpartition("Input: ")[2].split("\n")[0].split()) for text in (each.prompt for each in requests)
+        ]
+        return [
+            replace(each, text=words[-(number % 2)]) if prompt.endswith("Response:") and words else each
+            for number, (each, (prompt, words)) in enumerate(zip(done, ends, strict=True))
+        ]
+
+
+def test_a_row_that_is_made_of_several_answers(house: House) -> None:
+    """What the row says stands in none of them: it is told, with each answer and how that ended."""
+    seeds = [
+        {
+            "task": "firms",
+            "instruction": "List them.",
+            "input": f"Nord{n} and ships and Ost{n}",
+            "output": f"Nord{n}, Ost{n}",
+        }
+        for n in "abcd"
+    ]
+    made = {"response_samples": 4, "validity": "strict", "merge_findings": True}
+    job_id = house.order(**{**SMALL_JOB, **made}, seeds=seeds, evaluation=EVALUATION[:4], domain="firms")
+    house.run(job_id, engine=Finder(slots=1, base_name=BASE))
+    found = house.services.lineage.row(job_id, str(len(seeds)))
+    assert found.answer is not None
+    words = found.example.input.split()
+    assert found.answer.merged == found.example.output == f"{words[0]}, {words[-1]}"
+    assert {found.answer.text, *found.answer.samples} == {words[0], words[-1]}
+    assert found.answer.sample_finish_reasons == ("stop",) * 3
 
 
 def test_a_seeds_row(house: House, plain: str) -> None:
